@@ -1,0 +1,76 @@
+"""LayerNorm, RMSNorm and BatchNorm against their formulas, written out here."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from {{cookiecutter.package_name}}.norms import make_norm
+
+DIM = 8
+
+
+def build(name: str, **options: Any) -> Any:
+    return make_norm(name, DIM, **options)
+
+
+def tokens(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return (3 * torch.randn(*shape, generator=torch.Generator().manual_seed(0)) + 1).to(dtype)
+
+
+def randomize_(norm: Any) -> Any:
+    for parameter in norm.parameters():
+        parameter.data = torch.rand(parameter.shape, generator=torch.Generator().manual_seed(1)) + 0.5
+    return norm
+
+
+def test_ln_and_rmsnorm_are_their_formulas():
+    x = tokens(4, DIM)
+    ln, rmsnorm = randomize_(build("ln", eps=0.1)), randomize_(build("rmsnorm", eps=0.1))
+    wide = x.double()
+    centred = wide - wide.mean(-1, keepdim=True)
+    expected = centred / (centred.square().mean(-1, keepdim=True) + 0.1).sqrt() * ln.weight + ln.bias
+    torch.testing.assert_close(ln(x).double(), expected, rtol=1e-5, atol=1e-5)
+    expected = wide / (wide.square().mean(-1, keepdim=True) + 0.1).sqrt() * rmsnorm.weight
+    torch.testing.assert_close(rmsnorm(x).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_bn_is_batch_norm_of_all_tokens(bias):
+    norm = randomize_(build("bn", bias=bias, momentum=0.3, eps=0.1))
+    x = tokens(2, 3, DIM).requires_grad_()
+    y = norm(x)
+    flat = x.detach().double().view(6, DIM)
+    expected = (flat - flat.mean(0)) / (flat.var(0, unbiased=False) + 0.1).sqrt() * norm.bn.weight
+    expected = expected + norm.bn.bias if bias else expected
+    torch.testing.assert_close(y.double(), expected.view(2, 3, DIM), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(norm.bn.running_mean.double(), 0.3 * flat.mean(0))
+    torch.testing.assert_close(norm.bn.running_var.double(), 0.7 + 0.3 * flat.var(0))
+    before = norm.eval().bn.running_mean.clone()
+    fixed = (x[:1] - norm.bn.running_mean) / (norm.bn.running_var + 0.1).sqrt() * norm.bn.weight
+    torch.testing.assert_close(norm(x[:1]), fixed + norm.bn.bias if bias else fixed)
+    assert torch.equal(norm.bn.running_mean, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_bn_keeps_its_statistics_in_fp32(dtype):
+    norm, x = build("bn"), tokens(64, DIM, dtype=dtype)
+    nn.Sequential(norm).to(dtype)
+    for _ in range(100):
+        norm(x)
+    assert norm.bn.running_mean.dtype == norm.bn.weight.dtype == torch.float32
+    torch.testing.assert_close(norm.bn.running_var, x.float().var(0), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_bn_becomes_sync_batch_norm(bias):
+    net: Any = nn.Sequential(nn.Linear(DIM, DIM), randomize_(build("bn", bias=bias)))
+    net(tokens(2, 3, DIM))
+    expected = copy.deepcopy(net)
+    net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    assert isinstance(net[1].bn, nn.SyncBatchNorm)
+    assert net.state_dict().keys() == expected.state_dict().keys()
+    torch.testing.assert_close(net.eval()(tokens(2, 3, DIM)), expected.eval()(tokens(2, 3, DIM)))
+    assert net.to(torch.bfloat16)[1].bn.running_var.dtype == torch.float32

@@ -1,0 +1,125 @@
+"""DyT and Derf as modules: where their scalars start, and that nothing rounds them."""
+
+import copy
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from {{cookiecutter.package_name}}.norms import make_norm
+
+DIM = 8
+SCALARS = {"dyt": ["alpha"], "derf": ["alpha", "shift"]}
+
+each_pointwise = pytest.mark.parametrize("name", SCALARS)
+each_low = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+
+
+def build(name: str, **options: Any) -> Any:
+    return make_norm(name, DIM, **options)
+
+
+def tokens(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return (3 * torch.randn(*shape, generator=torch.Generator().manual_seed(0)) + 1).to(dtype)
+
+
+def randomize_(norm: Any) -> Any:
+    for parameter in norm.parameters():
+        parameter.data = torch.rand(parameter.shape, generator=torch.Generator().manual_seed(1)) + 0.5
+    return norm
+
+
+@each_pointwise
+def test_module_is_its_formula(name):
+    norm, x = build(name, alpha0=0.7, **({"shift0": -0.2} if name == "derf" else {})), tokens(4, DIM)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    f = torch.tanh(0.7 * x.double()) if name == "dyt" else torch.erf(0.7 * x.double() - 0.2)
+    torch.testing.assert_close(norm(x).double(), norm.weight.double() * f + norm.bias.double(), rtol=1e-5, atol=1e-6)
+
+
+@each_pointwise
+@each_low
+def test_scalars_stay_fp32_and_unrounded_when_the_net_is_cast(name, dtype):
+    norm = build(name, alpha0=0.1234567)
+    norm(tokens(4, DIM)).sum().backward()
+    before = {scalar: getattr(norm, scalar).detach().clone() for scalar in SCALARS[name]}
+    gradients = {scalar: getattr(norm, scalar).grad.clone() for scalar in SCALARS[name]}
+    net = nn.Sequential(norm)
+    for cast in (net.to, net.type, partial(net.to, "cpu")):
+        cast(dtype)
+        assert norm.weight.dtype == norm.weight.grad.dtype == dtype
+        for scalar in SCALARS[name]:
+            parameter = getattr(norm, scalar)
+            assert parameter.dtype == parameter.grad.dtype == torch.float32
+            assert torch.equal(parameter, before[scalar])
+            assert torch.equal(parameter.grad, gradients[scalar])
+            assert torch.equal(getattr(copy.deepcopy(norm).to(dtype), scalar), before[scalar])
+    net.double()
+    assert {parameter.dtype for parameter in net.parameters()} == {torch.float64}
+    net.float()
+    assert {parameter.dtype for parameter in net.parameters()} == {torch.float32}
+    assert net.to("meta", dtype)[0].alpha.is_meta
+
+
+@each_pointwise
+def test_scalars_are_fp32_under_another_default_dtype(name):
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        norm = build(name)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert norm.weight.dtype == torch.bfloat16
+    assert all(getattr(norm, scalar).dtype == torch.float32 for scalar in SCALARS[name])
+
+
+@each_pointwise
+def test_a_cast_net_learns_from_small_steps(name):
+    norm = build(name).to(torch.bfloat16)
+    optimizer = torch.optim.SGD([norm.alpha], lr=1e-4)
+    for _ in range(10):
+        norm.alpha.grad = torch.ones_like(norm.alpha)
+        optimizer.step()
+    assert norm.alpha.item() == pytest.approx(0.5 - 10 * 1e-4, abs=1e-6)
+
+
+@each_pointwise
+def test_checkpoint_round_trip(name, tmp_path):
+    norm = randomize_(build(name))
+    torch.save(norm.state_dict(), tmp_path / "norm.pt")
+    other = build(name)
+    other.load_state_dict(torch.load(tmp_path / "norm.pt", weights_only=True))
+    torch.testing.assert_close(other(tokens(3, DIM)), norm(tokens(3, DIM)), rtol=0, atol=0)
+
+
+@each_pointwise
+def test_alpha_starts_by_site(name):
+    layer: Any = partial(make_norm, name, alpha0=0.8, alpha0_by_site={"ffn": 0.2, "final": None})
+    starts = {site: layer(DIM, site=site).alpha.item() for site in (None, "attn", "ffn", "final")}
+    assert starts == pytest.approx({None: 0.8, "attn": 0.8, "ffn": 0.2, "final": 0.8})
+
+
+def saved_for_backward(norm: nn.Module, x: Tensor) -> tuple[int, int]:
+    """How many saved tensors are of the size of x, and the bytes of all that are no parameters."""
+    saved: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        norm(x)
+    parameters = {parameter.data_ptr() for parameter in norm.parameters()}
+    return sum(t.numel() == x.numel() for t in saved), sum(t.nbytes for t in saved if t.data_ptr() not in parameters)
+
+
+@each_pointwise
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_keeps_as_much_for_backward_as_layer_norm(name, dtype):
+    x = tokens(64, 96, dtype=dtype).requires_grad_()
+    count, size = saved_for_backward(make_norm(name, 96), x)
+    ln_count, ln_size = saved_for_backward(nn.LayerNorm(96), x)
+    assert count == ln_count == 1
+    assert size == x.nbytes <= ln_size

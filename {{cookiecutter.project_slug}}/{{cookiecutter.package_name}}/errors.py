@@ -1,0 +1,23 @@
+"""What goes wrong on the user's side."""
+
+import difflib
+from collections.abc import Sequence
+
+
+class UsageError(ValueError):
+    """Bad input, told in one line: what is wrong and what would be right. The scripts print it and exit with 2."""
+
+
+def require(holds: bool, message: str) -> None:
+    """Raises `UsageError(message)` unless `holds`."""
+    if not holds:
+        raise UsageError(message)
+
+
+def did_you_mean(word: str, words: Sequence[str]) -> str:
+    """` (did you mean X?)` with the closest of `words`, as a whole or else by what follows the last dot; or nothing."""
+    close = difflib.get_close_matches(word, words, n=1)
+    if not close:
+        tails = {known.rpartition(".")[2]: known for known in words}
+        close = [tails[tail] for tail in difflib.get_close_matches(word.rpartition(".")[2], list(tails), n=1)]
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -1,0 +1,156 @@
+"""Norms that map each element by itself, without statistics."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from .checks import SITES, known_site, number, positive
+from .functional import derf, dyt
+from .precision import sparing
+from .registry import register
+
+AlphaBySite = Mapping[str, float | None]
+
+
+class PointwiseNorm(nn.Module):
+    """The parameters of a point-wise norm: a few scalars such as alpha, then weight and bias of (dim,).
+
+    The scalars are fp32 whatever `dtype` says, and stay fp32 when the module is cast to 16 bits: near 0.5 bf16 has
+    steps of 0.004, and an update of 1e-4 would be lost. Their shape is (1,), since FSDP2 refuses ().
+
+    Args:
+        scalars: where each starts, by name.
+    """
+
+    normalizes = False
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        dim: int,
+        affine: bool,
+        bias: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+        **scalars: float,
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.scalars = scalars
+        for name in scalars:
+            self.register_parameter(name, nn.Parameter(torch.empty(1, device=device, dtype=torch.float32)))
+        for name, learned in ("weight", affine), ("bias", affine and bias):
+            vector = nn.Parameter(torch.empty(dim, device=device, dtype=dtype)) if learned else None
+            self.register_parameter(name, vector)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        for name, start in self.scalars.items():
+            nn.init.constant_(getattr(self, name), start)
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def extra_repr(self) -> str:
+        starts = "".join(f", {name}0={start:g}" for name, start in self.scalars.items())
+        return f"{self.dim}{starts}, affine={self.weight is not None}, bias={self.bias is not None}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        return super()._apply(sparing([getattr(self, name) for name in self.scalars], fn), recurse)
+
+
+@register("dyt")
+class DyT(PointwiseNorm):
+    """Dynamic Tanh, weight * tanh(alpha * x) + bias, of (..., dim) (Zhu et al. 2025, arXiv 2503.10622).
+
+    Args:
+        alpha0: where alpha starts.
+        alpha0_by_site: where it starts at a site of SITES instead; None there means alpha0.
+    """
+
+    alpha: nn.Parameter
+
+    def __init__(
+        self,
+        dim: int,
+        site: str | None = None,
+        affine: bool = True,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        alpha0: float = 0.5,
+        alpha0_by_site: AlphaBySite | None = None,
+    ) -> None:
+        super().__init__(dim, affine, bias, device, dtype, alpha=_alpha0_at(site, alpha0, alpha0_by_site))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return dyt(x, self.alpha, self.weight, self.bias)
+
+
+@register("derf")
+class Derf(PointwiseNorm):
+    """Dynamic erf, weight * erf(alpha * x + shift) + bias, of (..., dim) (Chen et al. 2025, arXiv 2512.10938).
+
+    Args:
+        alpha0: where alpha starts.
+        alpha0_by_site: where it starts at a site of SITES instead; None there means alpha0.
+        shift0: where the shift starts.
+    """
+
+    alpha: nn.Parameter
+    shift: nn.Parameter
+
+    def __init__(
+        self,
+        dim: int,
+        site: str | None = None,
+        affine: bool = True,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        alpha0: float = 0.5,
+        alpha0_by_site: AlphaBySite | None = None,
+        shift0: float = 0.0,
+    ) -> None:
+        alpha = _alpha0_at(site, alpha0, alpha0_by_site)
+        super().__init__(dim, affine, bias, device, dtype, alpha=alpha, shift=number("shift0", shift0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return derf(x, self.alpha, self.shift, self.weight, self.bias)
+
+
+@register("none")
+class NoNorm(nn.Module):
+    """The identity, without parameters."""
+
+    normalizes = False
+
+    def __init__(
+        self,
+        dim: int,
+        site: str | None = None,
+        affine: bool = True,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def _alpha0_at(site: str | None, alpha0: Any, by_site: Any) -> float:
+    start = positive("alpha0", alpha0)
+    if by_site is not None and not isinstance(by_site, Mapping):
+        raise UsageError(f"alpha0_by_site={by_site}: expected a number for each of {', '.join(SITES)}")
+    starts = dict.fromkeys(SITES, start)
+    for place, value in (by_site or {}).items():
+        known_site("alpha0_by_site", place)
+        starts[place] = start if value is None else positive(f"alpha0_by_site.{place}", value)
+    return start if site is None else starts[known_site("site", site)]
