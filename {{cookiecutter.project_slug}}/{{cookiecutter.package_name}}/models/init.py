@@ -1,0 +1,39 @@
+"""Initialisation whose scales do not depend on width, shared by every family.
+
+A usual std of 0.02 is a gain (std * sqrt(fan_in)) of 1.28 at width 4096, but of 0.23 at width 128. A normaliser repairs
+a wrong gain at every layer; a point-wise norm passes it on. So a small net starts from:
+
+    every weight            std fan_in^-0.5, so that a layer keeps the scale of its input
+    every bias              0
+    writers to the stream   that, times (2 * depth)^-0.5: the residual stream grows by sqrt(2), not with depth
+    the head                that, times `head_gain`: a saturating norm before it bounds the logits
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@torch.no_grad()
+def fan_in_(
+    net: nn.Module, writers: Iterable[nn.Module], depth: int, head: nn.Module | None = None, head_gain: float = 1.0
+) -> None:
+    """Draws all linear and convolution weights of `net` anew, in place, by the table above.
+
+    Args:
+        net: any network; norms, embeddings and positions are left as they are.
+        writers: its layers whose output is added to the residual stream.
+        depth: number of blocks, each with two writers.
+        head: the last layer, if it has a gain of its own.
+        head_gain: that gain.
+    """
+    gains = {id(layer): (2 * depth) ** -0.5 for layer in writers} | {id(head): head_gain}
+    for layer in net.modules():
+        if isinstance(layer, WEIGHTED):
+            fan_in = layer.weight[0].numel()
+            layer.weight.normal_(std=gains.get(id(layer), 1.0) * fan_in**-0.5)
+            if layer.bias is not None:
+                layer.bias.zero_()
