@@ -1,0 +1,145 @@
+"""What a command line becomes, and what it must not."""
+
+import re
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from {{cookiecutter.package_name}} import config, show
+from {{cookiecutter.package_name}}.config import compose, plain, recompose
+from {{cookiecutter.package_name}}.errors import UsageError
+
+OPTIONS = [(group, option) for group, options in config.groups().items() for option in options]
+
+
+def test_later_layers_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "task").mkdir()
+    (tmp_path / "norm").mkdir()
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "train.yaml").write_text(
+        "defaults: {task: a, norm: x}\nlr: 1.0\nwd: 1.0\nclip: 1.0\nseed: 1\nsteps: 1\n"
+    )
+    (tmp_path / "norm" / "x.yaml").write_text("name: x\nalpha0: 0.5\n")
+    (tmp_path / "norm" / "y.yaml").write_text("name: y\nalpha0: 0.7\n")
+    (tmp_path / "task" / "a.yaml").write_text(
+        "lr: 2.0\nwd: 2.0\nclip: 2.0\nseed: 2\nwith_norm:\n  y: {wd: 3.0, clip: 3.0, seed: 3, norm: {alpha0: 0.9}}\n"
+    )
+    (tmp_path / "experiment" / "e.yaml").write_text("defaults: {norm: y}\nclip: 4.0\nseed: 4\n")
+    monkeypatch.setattr(config, "CONFIGS", tmp_path)
+
+    cfg = plain(compose(["experiment=e", "seed=5"]))
+
+    assert cfg == {
+        "defaults": {"task": "a", "norm": "y"},
+        "norm": {"name": "y", "alpha0": 0.9},
+        **{"steps": 1, "lr": 2.0, "wd": 3.0, "clip": 4.0, "seed": 5},
+    }
+    assert plain(compose(["norm=x"]))["wd"] == 2.0, "with_norm of another norm must not apply"
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("optim.lr=1", 1),
+        ("optim.lr=1e-3", 1e-3),
+        ("optim.betas=[0.8,0.9]", [0.8, 0.9]),
+        ("compile=true", True),
+        ("name=007", "007"),
+        ("name=null", None),
+        ("name=a: b", "a: b"),
+        ("trainer.devices=2", "2"),
+        ("trainer.limit_train_batches=10", 10),
+        ("seed=3", 3),
+        ("norm.alpha0=${optim.lr}", 3e-3),
+        ("model.kwargs.reg_tokens=4", 4),
+    ],
+)
+def test_values_keep_their_type(argument: str, value: object) -> None:
+    found = OmegaConf.select(compose([argument]), argument.partition("=")[0])
+    assert found == value
+    assert type(found) is type(value) or isinstance(value, list)
+
+
+def test_references_follow_overrides() -> None:
+    cfg = compose(["data.img_size=16", "norm.alpha0=2.0"])
+    assert cfg.model.img_size == 16
+    assert cfg.norm.alpha0_by_site.final == 2.0
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("norm=dyr", "there is no such norm (did you mean dyt?); choose from bn, derf, dyt"),
+        ("nrm=dyt", "nrm: there is no such key (did you mean norm?)"),
+        ("optim.lrr=1", "there is no such key (did you mean optim.lr?)"),
+        ("lr=1", "there is no such key (did you mean optim.lr?)"),
+        ("optim.lr.x=1", "there is no such key"),
+        ("model.depth=2.5", "model.depth=2.5: expected a whole number, as in model.depth=6"),
+        ("model.depth=true", "expected a whole number"),
+        ("norm.alpha0=abc", "norm.alpha0=abc: expected a number, as in norm.alpha0=0.5"),
+        ("norm.alpha0=null", "expected a number"),
+        ("compile=1", "compile=1: expected true or false"),
+        ("optim.betas=0.9", "expected a list"),
+        ("runs=null", "expected text"),
+        ("optim=1", "optim=1: expected a mapping"),
+        ("dyt", "dyt: expected group=option or key=value"),
+        ("--norm=dyt", "expected group=option or key=value"),
+        ("norm.alpha0=${optim.nothing}", "config: Interpolation key 'optim.nothing' not found"),
+        ("experiment=nothing", "there is no such experiment; choose from"),
+    ],
+)
+def test_refusals_say_what_would_be_right(argument: str, words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)) as caught:
+        compose([argument])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_experiment_may_not_invent_keys(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("defaults: {norm: ln}\noptim: {lr: 0.1}\n")
+    assert compose([f"experiment={file}"]).optim.lr == 0.1
+    file.write_text("optim: {learning_rate: 0.1}\n")
+    with pytest.raises(UsageError, match=r"optim\.learning_rate: there is no such key"):
+        compose([f"experiment={file}"])
+
+
+def test_broken_yaml_names_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text("a: [1\n")
+    with pytest.raises(UsageError, match=r"broken\.yaml: no valid YAML"):
+        compose([f"experiment={file}"])
+
+
+def test_an_earlier_run_keeps_what_it_is() -> None:
+    saved = plain(compose(["norm=ln", "trainer.max_epochs=7"]))
+    cfg = recompose(saved, ["trainer=cpu", "trainer.max_epochs=9"], anew=("trainer",))
+    assert (cfg.norm.name, cfg.trainer.accelerator, cfg.trainer.max_epochs) == ("ln", "cpu", 9)
+    assert recompose(saved, ["trainer=cpu"], anew=("trainer",)).trainer.max_epochs == 7
+    with pytest.raises(UsageError, match="norm=dyt: an earlier run keeps its norm; what can be picked anew is trainer"):
+        recompose(saved, ["norm=dyt"], anew=("trainer",))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_every_key_is_explained(group: str, option: str) -> None:
+    argv = [f"{group}={option}"]
+    assert show.headline(config.CONFIGS / group / f"{option}.yaml"), "the first line of a config file says what it is"
+    cfg = compose(argv)
+    notes = show.comments(cfg)
+    unexplained = [key for key, _ in config.leaves(cfg) if not key.startswith("defaults.") and key not in notes]
+    assert not unexplained
+
+
+def test_help_names_groups_options_and_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    show.print_help("python train.py", ["norm=derf"])
+    text = capsys.readouterr().out
+    for words in ("norm=", "rmsnorm", "data=", "optim.lr=", "norm.shift0=0.0", "at the end of the warm-up"):
+        assert words in text
+
+
+def test_the_tree_shows_every_value(capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = compose(["optim.lr=0.125"])
+    show.print_tree(cfg)
+    text = capsys.readouterr().out
+    assert "lr=0.125" in text
+    assert all(str(section) in text for section in cfg)

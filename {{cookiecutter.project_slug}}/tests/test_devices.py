@@ -1,0 +1,78 @@
+"""How many processes, and how the batch divides over them."""
+
+import re
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from {{cookiecutter.package_name}}.devices import process_count, split_batch
+from {{cookiecutter.package_name}}.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("total", "per_device", "processes", "split"),
+    [(64, 0, 1, (64, 1)), (64, 0, 2, (32, 1)), (4096, 128, 8, (128, 4)), (64, 64, 1, (64, 1)), (6, 1, 2, (1, 3))],
+)
+def test_total_is_devices_times_batch_times_accumulation(
+    total: int, per_device: int, processes: int, split: tuple[int, int]
+) -> None:
+    assert split_batch(total, per_device, processes) == split
+
+
+@pytest.mark.parametrize(
+    ("total", "per_device", "processes", "words"),
+    [
+        (0, 0, 1, "data.total_batch_size=0: expected a whole number from 1 on"),
+        (64, -1, 1, "data.batch_size=-1"),
+        (65, 0, 2, "it does not divide over 2 device(s); choose a multiple of"),
+        (64, 48, 1, "it does not divide over 48 a device on 1 device(s); choose a multiple of 48"),
+        (1, 0, 2, "choose a multiple of 2"),
+    ],
+)
+def test_batches_that_do_not_divide(total: int, per_device: int, processes: int, words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        split_batch(total, per_device, processes)
+
+
+def trainer(accelerator: str, devices: str, num_nodes: int = 1) -> DictConfig:
+    return OmegaConf.create({"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes})
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "devices", "nodes", "gpus", "processes"),
+    [
+        ("auto", "1", 1, 0, 1),
+        ("cpu", "2", 1, 8, 2),
+        ("cpu", "auto", 1, 8, 1),
+        ("gpu", "auto", 1, 8, 8),
+        ("gpu", "auto", 4, 8, 32),
+        ("gpu", "[0,3]", 1, 8, 2),
+        ("gpu", "-1", 1, 8, 8),
+    ],
+)
+def test_processes(
+    accelerator: str, devices: str, nodes: int, gpus: int, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert process_count(trainer(accelerator, devices, nodes)) == processes
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "devices", "gpus", "words"),
+    [
+        ("gpu", "1", 0, "PyTorch finds no GPU here; trainer=cpu trains without"),
+        ("gpu", "9", 8, "trainer.devices=9: this machine has 8 GPU(s)"),
+        ("gpu", "[0,8]", 8, "trainer.devices=[0,8]: this machine has 8 GPU(s)"),
+        ("cpu", "0", 0, "trainer.devices=0: expected at least one device"),
+        ("cpu", "two", 0, "trainer.devices=two: expected auto, a number, or a list like [0,1]"),
+        ("tpu", "1", 0, "trainer.accelerator=tpu: choose from auto, cpu, gpu"),
+    ],
+)
+def test_devices_that_are_not_there(
+    accelerator: str, devices: str, gpus: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UsageError, match=re.escape(words)):
+        process_count(trainer(accelerator, devices))

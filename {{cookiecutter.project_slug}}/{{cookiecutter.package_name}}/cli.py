@@ -1,0 +1,33 @@
+"""What the scripts share: bad input as one line with status 2, and silence of what the reader can do nothing about."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+
+from .errors import UsageError
+
+NOISE = (
+    r".*does not have many workers.*",  # configs/data/ says how many, and small images want none
+    r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
+    r".*number of training batches .* is smaller than the logging interval.*",
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # lightning's, about torch
+    r".*recommended to use `self.log\(.*sync_dist=True\)`.*",  # torchmetrics reduce themselves
+)
+
+
+def run(main: Callable[[list[str]], object]) -> None:
+    """Calls `main` with the command line; a UsageError becomes one line on stderr and exit status 2."""
+    try:
+        main(sys.argv[1:])
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def quiet() -> None:
+    """Drops Lightning's announcements, not its real warnings; to be called after its import, which sets its level."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
