@@ -1,0 +1,25 @@
+"""Measures a checkpoint: `python evaluate.py checkpoint=runs/vit-dyt-1` prints the metrics that training printed."""
+
+from pathlib import Path
+
+from {{cookiecutter.package_name}}.cli import run
+from {{cookiecutter.package_name}}.config import recompose, value_of
+from {{cookiecutter.package_name}}.runs import saved_checkpoint
+
+USAGE = "python evaluate.py checkpoint=<run or file> [split=test|val] [data=option] [trainer=option] [key=value ...]"
+
+
+def main(argv: list[str]) -> None:
+    if {"-h", "--help"} & set(argv):
+        print(f"usage: {USAGE}")
+        return
+    checkpoint, config = saved_checkpoint(Path(value_of("checkpoint", argv) or ""))
+    cfg = recompose(config | {"checkpoint": str(checkpoint), "split": "test"}, argv, anew=("data", "trainer"))
+
+    from {{cookiecutter.package_name}}.fit import evaluate
+
+    evaluate(cfg, checkpoint, cfg.split)
+
+
+if __name__ == "__main__":
+    run(main)

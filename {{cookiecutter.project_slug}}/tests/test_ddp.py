@@ -1,0 +1,55 @@
+"""Two processes against one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from {{cookiecutter.package_name}}.runs import RUN_DIR
+
+from .conftest import TINY
+from .test_runs import Start, load, rows, scalars
+
+ROOT = Path(__file__).parents[1]
+ONE_STEP = ["trainer.max_epochs=1", "trainer.limit_train_batches=1"]
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of `python train.py trainer=ddp_cpu`, one step."""
+    folder = tmp_path_factory.mktemp("ddp")
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, *ONE_STEP, "trainer=ddp_cpu", "monitor.samples=16"]
+    env = {key: value for key, value in os.environ.items() if key != RUN_DIR}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("result") == done.stdout.count("epoch     1/1") == 1, "one process speaks for both"
+    (run,) = (folder / "runs").iterdir()
+    return run
+
+
+def test_gradients_are_those_of_one_process(two_processes: Path, start: Start) -> None:
+    alone, _ = start(*ONE_STEP, "monitor.samples=32")
+    # after one step of AdamW the running mean of the gradient is (1 - beta1) times the gradient
+    two, one = (
+        load(run / "checkpoints" / "last.ckpt")["optimizer_states"][0]["state"] for run in (two_processes, alone)
+    )
+    assert len(one) == len(two) > 20
+    for key in one:
+        torch.testing.assert_close(two[key]["exp_avg"], one[key]["exp_avg"], rtol=1e-4, atol=1e-7)
+
+
+def test_curves_are_those_of_one_process(two_processes: Path, start: Start) -> None:
+    """The monitor sees the samples of both, the metrics every image once, and each value is written once."""
+    alone, _ = start(*ONE_STEP, "monitor.samples=32")
+    ours, theirs = ({(step, tag): value for step, tag, value in rows(run)} for run in (two_processes, alone))
+    assert set(ours) == set(theirs)
+    assert len(rows(two_processes)) == len(ours)
+    watched = [key for key in ours if key[1].partition("/")[0] in ("alpha", "input_std", "saturated", "val", "test")]
+    assert len(watched) > 15
+    for key in watched:
+        assert ours[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-6), key
+    assert len(list(two_processes.glob("*tfevents*"))) == len(list(alone.glob("*tfevents*")))
+    assert scalars(two_processes).keys() == scalars(alone).keys()

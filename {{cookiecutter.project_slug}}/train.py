@@ -1,0 +1,29 @@
+"""Trains a network: `python train.py norm=dyt`; `python train.py --help` lists what can be set."""
+
+from pathlib import Path
+
+from {{cookiecutter.package_name}}.cli import run
+from {{cookiecutter.package_name}}.config import compose, recompose, value_of
+from {{cookiecutter.package_name}}.runs import saved_config
+from {{cookiecutter.package_name}}.show import print_help
+
+USAGE = "python train.py [group=option ...] [key=value ...] [experiment=name] [resume=run]"
+
+
+def main(argv: list[str]) -> None:
+    if {"-h", "--help"} & set(argv):
+        print_help(USAGE, [argument for argument in argv if argument not in ("-h", "--help")])
+        return
+    if resume := value_of("resume", argv):
+        cfg = recompose(saved_config(Path(resume)), argv, anew=("trainer", "logger"))
+    else:
+        cfg = compose(argv)
+
+    # lightning takes seconds to import, which a mistyped key should not cost
+    from {{cookiecutter.package_name}}.fit import train
+
+    train(cfg)
+
+
+if __name__ == "__main__":
+    run(main)

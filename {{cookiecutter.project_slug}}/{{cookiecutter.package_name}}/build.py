@@ -1,0 +1,88 @@
+"""From a config to the things it names. Families, data modules and loggers are modules, found by their names."""
+
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig
+from torch import nn
+
+from .config import plain
+from .devices import device_list, process_count, split_batch
+from .errors import UsageError
+from .loggers import tensorboard
+from .loggers.metrics_csv import MetricsCSV
+from .norms import make_norm
+from .runs import Run
+from .tasks.base import Task
+
+
+def build_data(cfg: DictConfig) -> L.LightningDataModule:
+    """The data module, with its share of the total batch; what it finds (the number of classes, say) goes into `cfg`.
+
+    Raises:
+        UsageError: data that are not there, or a batch that does not divide.
+    """
+    settings = plain(cfg.data)
+    module = import_module(f".data.{settings.pop('module')}", __package__)
+    total, per_device = settings.pop("total_batch_size"), settings["batch_size"]
+    settings["batch_size"], _ = split_batch(total, per_device, process_count(cfg.trainer))
+    data = module.build(seed=cfg.seed, **settings)
+    cfg.data.update(data.found)
+    return data
+
+
+def build_net(cfg: DictConfig, device: torch.device | str | None = None) -> nn.Module:
+    """The network, drawn from the run's seed; on the "meta" device it takes no memory."""
+    options = {key: value for key, value in plain(cfg.norm).items() if key not in ("name", "normalizes")}
+    torch.manual_seed(cfg.seed)
+    family = import_module(f".models.{cfg.task.name}", __package__)
+    return family.build(partial(make_norm, cfg.norm.name, **options), device=device, **plain(cfg.model))
+
+
+def build_task(cfg: DictConfig, device: torch.device | str | None = None) -> Task:
+    net = build_net(cfg, device)
+    family = import_module(f".tasks.{cfg.task.name}", __package__)
+    return family.build(
+        net, cfg, optim=plain(cfg.optim), schedule=plain(cfg.schedule), ema_decay=cfg.ema.decay, compile=cfg.compile
+    )
+
+
+def build_loggers(cfg: DictConfig, run: Run) -> list[Logger]:
+    """TensorBoard, `metrics.csv`, and what `logger=` names besides."""
+    step = None
+    if run.checkpoint is not None:
+        step = torch.load(run.checkpoint, weights_only=True, map_location="meta")["global_step"]
+    loggers: list[Logger] = [tensorboard.build(run.path, step), MetricsCSV(run.path / "metrics.csv", step)]
+    settings = plain(cfg.logger)
+    if (name := settings.pop("name")) != "none":
+        loggers.append(import_module(f".loggers.{name}", __package__).build(run.path, settings))
+    return loggers
+
+
+def build_trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:
+    """Lightning's Trainer by section `trainer`; data modules shard and shuffle themselves.
+
+    Raises:
+        UsageError: Lightning refuses a value of the section.
+    """
+    options = plain(cfg.trainer) | {"devices": device_list(cfg.trainer.devices)}
+    epochs = options["max_epochs"]
+    if epochs < 1 and not (epochs == -1 and options["max_steps"] > 0):
+        raise UsageError(f"trainer.max_epochs={epochs}: expected at least 1, or -1 with a trainer.max_steps to stop at")
+    _, accumulate = split_batch(cfg.data.total_batch_size, cfg.data.batch_size, process_count(cfg.trainer))
+    try:
+        return L.Trainer(
+            **options,
+            accumulate_grad_batches=accumulate,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            **settings,
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise UsageError(f"trainer: {' '.join(str(error).split())}") from error

@@ -1,0 +1,99 @@
+"""alpha of every layer, and what the layers are fed, while the net trains."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from ..tasks.base import Task
+from .norm_statistics import input_readings, norm_sums, scalar_readings
+
+CHARTS = {
+    "alpha of every layer": "alpha/.*",
+    "shift of every layer": "shift/.*",
+    "1/std of every norm's input": "inverse_std/.*",
+    "share of saturated inputs": "saturated/.*",
+}
+
+
+class NormMonitor(L.Callback):
+    """Every `every_n_steps` optimiser steps, per norm layer: `alpha/<layer>` and `shift/<layer>` where it has them,
+    `input_std/<layer>`, `inverse_std/<layer>`, and `saturated/<layer>`, the share of its inputs with
+    |alpha x + shift| > 2.
+
+    The inputs are those of one forward pass in evaluation mode on the first `samples` of the batch at hand, of all
+    ranks together. In TensorBoard one chart holds all layers (Custom Scalars), and a heat map shows alpha over depth
+    and step (Images).
+
+    Args:
+        every_n_steps: 0 turns the monitor off.
+        samples: per device.
+        folder: where the heat map is written too, as `alpha.png`; None for nowhere.
+    """
+
+    def __init__(self, every_n_steps: int = 50, samples: int = 16, folder: Path | None = None) -> None:
+        self.every_n_steps, self.samples, self.folder = every_n_steps, samples, folder
+        self.layers: list[str] = []  # all norms, in the order of execution
+        self.steps: list[int] = []
+        self.alphas: list[dict[str, float]] = []  # by tag, one row a step
+        self._drawn = 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"layers": self.layers, "steps": self.steps, "alphas": self.alphas}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.layers, self.steps, self.alphas = (list(state_dict[key]) for key in ("layers", "steps", "alphas"))
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        charts = {"norms": {title: ["Multiline", [tags]] for title, tags in CHARTS.items()}}
+        for logger in trainer.loggers if self.every_n_steps and trainer.is_global_zero else []:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_custom_scalars(charts)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step  # the same for several batches while gradients are accumulated
+        if self.every_n_steps and step % self.every_n_steps == 0 and self.steps[-1:] != [step]:
+            assert isinstance(pl_module, Task)
+            inputs = [x[: self.samples] if isinstance(x, Tensor) else x for x in pl_module.net_inputs(batch)]
+            with trainer.strategy.precision_plugin.forward_context():
+                sums = norm_sums(pl_module.net, inputs)
+            self.layers = list(sums)
+            if sums:
+                totals = trainer.strategy.reduce(torch.stack(list(sums.values())), reduce_op="sum")
+                self._log(trainer, pl_module, totals.tolist())
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.steps and self.steps[-1] != trainer.global_step:
+            assert isinstance(pl_module, Task)
+            self._log(trainer, pl_module, None)
+        self._draw(trainer)
+
+    def _log(self, trainer: L.Trainer, task: Task, totals: list[list[float]] | None) -> None:
+        alphas = scalar_readings(task.net, self.layers, "alpha")
+        values = alphas | scalar_readings(task.net, self.layers, "shift")
+        if totals is not None:
+            values |= input_readings(self.layers, totals, {tag.partition("/")[2] for tag in alphas})
+        for logger in trainer.loggers:
+            logger.log_metrics(values, trainer.global_step)
+        self.steps.append(trainer.global_step)
+        self.alphas.append(alphas)
+        if len(self.steps) >= 2 * self._drawn:  # anew whenever the record has doubled: seldom, however long the run
+            self._draw(trainer)
+
+    def _draw(self, trainer: L.Trainer) -> None:
+        self._drawn = len(self.steps)
+        if not trainer.is_global_zero or self._drawn < 2 or not self.alphas[-1]:
+            return
+        from .figures import alpha_heat_map, pixels  # imports matplotlib
+
+        figure, title = alpha_heat_map(self.steps, self.alphas), "alpha over depth and step"
+        if self.folder is not None:
+            figure.savefig(self.folder / "alpha.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(title, pixels(figure), trainer.global_step, dataformats="HWC")

@@ -1,0 +1,24 @@
+"""Randomness as a function of the place in training, not of its history."""
+
+from typing import Any
+
+import lightning as L
+import torch
+
+from ..seeding import mix
+
+
+class StepSeeding(L.Callback):
+    """Seeds torch before every training batch from (seed, epoch, batch, rank).
+
+    Dropout and stochastic depth of a batch are then the same whether the run was interrupted before it or not, and no
+    generator's state has to be saved. What the data module draws is seeded by sample, in `data/sampling.py`.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        torch.manual_seed(mix(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))

@@ -1,0 +1,100 @@
+"""What every family's LightningModule shares: optimiser, schedule, clipping, EMA and compilation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ..errors import UsageError
+from .optim import SCHEDULES, lr_factor, parameter_groups
+
+
+class Task(L.LightningModule):
+    """A net with its objective. Subclasses write the steps, the metrics and `net_inputs`.
+
+    Args:
+        net: the network; `self.net` is what trains, `self.eval_net` what is validated, tested and sampled from.
+        optim: section `optim` of the config.
+        schedule: section `schedule`.
+        ema_decay: of an exponential moving average of the net's parameters and buffers, kept after every optimiser
+            step; 0 for none. Early on the decay is (1 + n) / (10 + n) after n steps, so that the average forgets the
+            initial weights.
+        compile: whether `net` runs through `torch.compile`.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optim: Mapping[str, Any],
+        schedule: Mapping[str, Any],
+        ema_decay: float = 0.0,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        _check(optim, schedule, ema_decay)
+        self.net = net
+        self.ema = AveragedModel(net, use_buffers=True).requires_grad_(False) if ema_decay else None
+        self.optim, self.schedule, self.ema_decay = dict(optim), dict(schedule), ema_decay
+        self.compiled = compile
+
+    @property
+    def eval_net(self) -> nn.Module:
+        return self.net if self.ema is None else self.ema.module
+
+    def net_inputs(self, batch: Any) -> tuple[Any, ...]:
+        """What the net is called with for this batch, for callbacks that look into it."""
+        raise NotImplementedError
+
+    def configure_model(self) -> None:
+        """Compiles in place and before DDP wraps, so that the keys of the state dict stay as they are."""
+        if self.compiled:
+            for net in {self.net, self.eval_net}:
+                net.compile()
+
+    def configure_optimizers(self) -> Any:
+        total = int(self.trainer.estimated_stepping_batches)
+        groups = parameter_groups(self.net, self.optim["lr"], self.optim["weight_decay"], self.optim["alpha_lr_factor"])
+        optimizer = torch.optim.AdamW(groups, betas=tuple(self.optim["betas"]), fused=self._may_fuse())
+        warmup = self.schedule["warmup_steps"] or round(self.schedule["warmup_share"] * total)
+        factor = lr_factor(self.schedule["name"], total, warmup, self.schedule["final_factor"])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Clips the norm of all gradients to `optim.clip_norm` (0: not at all), and logs what it was before."""
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.optim["clip_norm"] or float("inf"))
+        self.log("train/grad_norm", norm)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.ema is not None:
+            step = self.trainer.global_step + 1  # counted once this hook returns
+            self.ema.multi_avg_fn = get_ema_multi_avg_fn(min(self.ema_decay, (1 + step) / (10 + step)))
+            self.ema.update_parameters(self.net)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def _may_fuse(self) -> bool:
+        """Fused AdamW unscales fp16 gradients itself, after the clipping that should see them unscaled."""
+        return self.trainer.precision != "16-mixed" and self.device.type in ("cpu", "cuda")
+
+
+def _check(optim: Mapping[str, Any], schedule: Mapping[str, Any], ema_decay: float) -> None:
+    for key in ("lr", "weight_decay", "alpha_lr_factor", "clip_norm"):
+        if optim[key] < 0:
+            raise UsageError(f"optim.{key}={optim[key]}: expected 0 or more")
+    betas = optim["betas"]
+    if len(betas) != 2 or not all(isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in betas):
+        raise UsageError(f"optim.betas={list(betas)}: expected two numbers from 0 to below 1, as in [0.9,0.999]")
+    for key, value in {"schedule.warmup_share": schedule["warmup_share"], "ema.decay": ema_decay}.items():
+        if not 0 <= value < 1:
+            raise UsageError(f"{key}={value}: expected 0 or more, and less than 1")
+    if schedule["name"] not in SCHEDULES:
+        raise UsageError(f"schedule.name={schedule['name']}: choose from {', '.join(SCHEDULES)}")
+    for key in ("warmup_steps", "final_factor"):
+        if schedule[key] < 0:
+            raise UsageError(f"schedule.{key}={schedule[key]}: expected 0 or more")
