@@ -1,0 +1,149 @@
+"""Removes what was not chosen, starts a git repository, and says what to type next.
+
+Nothing here lists the families: a family is a file of configs/task/, and owns every file named after it.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
+# Cookiecutter tells the choices as well, cruft does not. With them `-f` spares the families that a user has added.
+CHOICES = json.loads(r"""{{ (_cookiecutter if _cookiecutter is defined else {}) | tojson }}""")
+
+PROJECT = Path.cwd()
+PACKAGE = PROJECT / ANSWERS["package_name"]
+TASKS = PROJECT / "configs" / "task"
+DATA = PROJECT / "configs" / "data"
+TESTS = PROJECT / "tests"
+DOCS = PROJECT / "docs"
+
+TRAIN = "uv run python train.py norm=dyt"
+WATCH = "uv run tensorboard --logdir runs"
+
+
+def main():
+    remove_options()
+    remove_families()
+    if not rendered_for_comparison():
+        start_git()
+        print_next_commands()
+
+
+def remove_options():
+    if ANSWERS["license"] == "none":
+        remove(PROJECT / "LICENSE")
+    if ANSWERS["ci"] != "github":
+        remove(PROJECT / ".github" / "workflows" / "ci.yml")
+    if ANSWERS["ci"] != "gitlab":
+        remove(PROJECT / ".gitlab-ci.yml")
+    if ANSWERS["logger"] == "none":
+        remove_named("wandb", PROJECT / "configs" / "logger", PACKAGE / "loggers", TESTS, DOCS)
+
+
+def remove_families():
+    chosen = ANSWERS["families"]
+    if chosen == "all":
+        return
+    families = sorted(file.stem for file in TASKS.glob("*.yaml"))
+    if chosen not in families:
+        sys.exit(f"families={chosen}: configs/task has no such family; it has {', '.join(families) or 'none'}")
+    dropped = [name for name in families if name != chosen and name in CHOICES.get("families", families)]
+    kept = [name for name in families if name not in dropped]
+    unused = modules_of(dropped, families) - modules_of(kept, families)
+
+    places = [PROJECT / "configs" / group for group in ("task", "model", "experiment")]
+    for family in dropped:
+        remove_named(family, *places, PACKAGE / "models", PACKAGE / "tasks", TESTS, DOCS, families=families)
+    for module in unused:
+        remove_named(module, PACKAGE / "data", TESTS, DOCS)
+        for option in DATA.glob("*.yaml"):
+            if value_of("module", option) == [module]:
+                remove(option)
+
+    defaults = PROJECT / "configs" / "train.yaml"
+    if set(value_of("task", defaults)) & set(dropped):
+        text = defaults.read_text(encoding="utf-8")
+        text = re.sub(r"(?m)^([^#\n]*\btask:[ \t]*)[\w-]+", rf"\g<1>{chosen}", text, count=1)
+        defaults.write_bytes(text.encode("utf-8"))
+
+
+def modules_of(chosen, families):
+    """The modules of `data/` that the tasks and experiments of `chosen` name through their data options."""
+    files = [*TASKS.glob("*.yaml"), *(PROJECT / "configs" / "experiment").glob("*.yaml")]
+    options = {option for file in files if owner(file, families) in chosen for option in value_of("data", file)}
+    return {module for option in options for module in value_of("module", DATA / f"{option}.yaml")}
+
+
+def value_of(key, file):
+    """The plain values that a YAML file gives to `key`, at any depth; no YAML parser is at hand in a hook."""
+    if not file.is_file():
+        return []
+    return re.findall(rf"(?m)^[^#\n]*\b{key}:[ \t]*[\"']?([\w-]+)", file.read_text(encoding="utf-8"))
+
+
+def owner(file, families):
+    """The family after which `file` is named (X.*, X_*.*, test_X.*, test_X_*.*), the longest name first, or None."""
+    stem = file.name.partition(".")[0].removeprefix("test_")
+    for family in sorted(families, key=len, reverse=True):
+        if stem == family or stem.startswith(f"{family}_"):
+            return family
+    return None
+
+
+def remove_named(name, *directories, families=()):
+    for directory in directories:
+        for file in list(directory.glob("*.*")):
+            if owner(file, families or [name]) == name:
+                remove(file)
+
+
+def remove(file):
+    """Deletes a file, if it is there, and the directories that it leaves empty."""
+    file.unlink(missing_ok=True)
+    for directory in file.parents:
+        if directory == PROJECT or not directory.is_dir() or any(directory.iterdir()):
+            return
+        directory.rmdir()
+
+
+def rendered_for_comparison():
+    """Whether `cruft update` or `cruft diff` bakes this into a temporary directory, to compare and delete it."""
+    parent = PROJECT.parent
+    temporary = parent.name.startswith("tmp") and parent.parent == Path(tempfile.gettempdir()).resolve()
+    return temporary and "_output_dir" not in ANSWERS
+
+
+def start_git():
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # the repository of a git hook that bakes this
+    env = {name: value for name, value in os.environ.items() if name not in elsewhere}
+
+    def git(*arguments):
+        return subprocess.run(["git", *arguments], env=env, capture_output=True, check=False).returncode == 0
+
+    try:
+        if not git("rev-parse", "--is-inside-work-tree") and git("init", "--quiet"):
+            git("symbolic-ref", "HEAD", "refs/heads/main")
+    except OSError:
+        pass  # no git on this machine: the project works without
+
+
+def print_next_commands():
+    shell = os.environ.get("PWD")  # where the user is; cookiecutter has moved since
+    place = PROJECT.relative_to(shell) if shell and PROJECT.is_relative_to(shell) else PROJECT
+    directory = f'"{place}"' if " " in str(place) else place
+    lines = [f"{ANSWERS['project_slug']} is ready. Next:", ""]
+    lines += [f"  {command}" for command in (f"cd {directory}", TRAIN, WATCH)]
+    sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        print("", *lines, sep="\n", flush=True)
+    except OSError:  # nobody reads it, which is no reason to delete the project
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()
