@@ -51,7 +51,7 @@ def test_later_layers_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ("trainer.devices=2", "2"),
         ("trainer.limit_train_batches=10", 10),
         ("seed=3", 3),
-        ("norm.alpha0=${optim.lr}", 3e-3),
+        ("norm.alpha0=${optim.lr}", 2e-3),
         ("model.kwargs.reg_tokens=4", 4),
     ],
 )
@@ -75,7 +75,7 @@ def test_references_follow_overrides() -> None:
         ("optim.lrr=1", "there is no such key (did you mean optim.lr?)"),
         ("lr=1", "there is no such key (did you mean optim.lr?)"),
         ("optim.lr.x=1", "there is no such key"),
-        ("model.depth=2.5", "model.depth=2.5: expected a whole number, as in model.depth=6"),
+        ("model.depth=2.5", "model.depth=2.5: expected a whole number, as in model.depth=4"),
         ("model.depth=true", "expected a whole number"),
         ("norm.alpha0=abc", "norm.alpha0=abc: expected a number, as in norm.alpha0=0.5"),
         ("norm.alpha0=null", "expected a number"),

@@ -106,6 +106,7 @@ def test_one_chart_for_all_layers_and_a_heat_map(start: Start) -> None:
     layout = layout_pb2.Layout()
     layout.ParseFromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
+    assert set(charts) == {"alpha of every layer", "1/std of every norm's input", "share of saturated inputs"}
     assert charts["alpha of every layer"] == ["alpha/.*"]
     assert events.Tags()["images"] == ["alpha over depth and step"]
     with Image.open(run / "alpha.png") as picture:

@@ -158,6 +158,13 @@ def test_accumulated_gradients_make_the_same_step(start: Start) -> None:
     assert len(norms[0]) == 6
 
 
+def test_the_logged_rate_is_the_one_that_was_used(start: Start) -> None:
+    """Four steps of warm-up in twelve: 1/5, 2/5, ... of the full rate, from the first step on."""
+    run, _ = start("optim.lr=1.0e-3", "schedule.warmup_steps=4", "schedule.name=constant")
+    rates = [value for _, tag, value in rows(run) if tag == "lr"]
+    assert rates == pytest.approx([2e-4, 4e-4, 6e-4, 8e-4] + 8 * [1e-3])
+
+
 def test_gradient_norm_is_clipped(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
@@ -195,7 +202,7 @@ def test_the_average_of_the_net_by_the_formula(start: Start, monkeypatch: pytest
     ("arguments", "words"),
     [
         (["norm=nothing"], "there is no such norm"),
-        (["model.num_heads=5"], "model.num_heads=5: it does not divide the width 128"),
+        (["model.num_heads=5"], "model.num_heads=5: it does not divide the width 96"),
         (["norm.alpha0=-1"], "alpha0=-1: expected a number above 0"),
         (["data=folder", "data.root=nowhere"], "data.root=nowhere"),
         (["resume=runs/nothing"], "resume=runs/nothing: there is no run there"),

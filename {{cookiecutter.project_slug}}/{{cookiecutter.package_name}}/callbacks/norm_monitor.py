@@ -11,11 +11,11 @@ from torch import Tensor
 from ..tasks.base import Task
 from .norm_statistics import input_readings, norm_sums, scalar_readings
 
-CHARTS = {
-    "alpha of every layer": "alpha/.*",
-    "shift of every layer": "shift/.*",
-    "1/std of every norm's input": "inverse_std/.*",
-    "share of saturated inputs": "saturated/.*",
+CHARTS = {  # in TensorBoard's Custom Scalars, by the tags they hold
+    "alpha": "alpha of every layer",
+    "shift": "shift of every layer",
+    "inverse_std": "1/std of every norm's input",
+    "saturated": "share of saturated inputs",
 }
 
 
@@ -39,19 +39,14 @@ class NormMonitor(L.Callback):
         self.layers: list[str] = []  # all norms, in the order of execution
         self.steps: list[int] = []
         self.alphas: list[dict[str, float]] = []  # by tag, one row a step
-        self._drawn = 1
+        self._drawn = 1  # looks that the last picture held
+        self._charted = False
 
     def state_dict(self) -> dict[str, Any]:
         return {"layers": self.layers, "steps": self.steps, "alphas": self.alphas}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.layers, self.steps, self.alphas = (list(state_dict[key]) for key in ("layers", "steps", "alphas"))
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        charts = {"norms": {title: ["Multiline", [tags]] for title, tags in CHARTS.items()}}
-        for logger in trainer.loggers if self.every_n_steps and trainer.is_global_zero else []:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_custom_scalars(charts)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -80,10 +75,20 @@ class NormMonitor(L.Callback):
             values |= input_readings(self.layers, totals, {tag.partition("/")[2] for tag in alphas})
         for logger in trainer.loggers:
             logger.log_metrics(values, trainer.global_step)
+        if not self._charted:
+            self._chart(trainer, {tag.partition("/")[0] for tag in values})
         self.steps.append(trainer.global_step)
         self.alphas.append(alphas)
         if len(self.steps) >= 2 * self._drawn:  # anew whenever the record has doubled: seldom, however long the run
             self._draw(trainer)
+
+    def _chart(self, trainer: L.Trainer, quantities: set[str]) -> None:
+        """One chart for each of these quantities, with a line for every layer."""
+        self._charted = True
+        charts = {title: ["Multiline", [f"{tag}/.*"]] for tag, title in CHARTS.items() if tag in quantities}
+        for logger in trainer.loggers if trainer.is_global_zero else []:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_custom_scalars({"norms": charts})
 
     def _draw(self, trainer: L.Trainer) -> None:
         self._drawn = len(self.steps)

@@ -63,6 +63,9 @@ class Task(L.LightningModule):
         factor = lr_factor(self.schedule["name"], total, warmup, self.schedule["final_factor"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        self.log("lr", optimizer.param_groups[0]["lr"])
+
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clips the norm of all gradients to `optim.clip_norm` (0: not at all), and logs what it was before."""
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.optim["clip_norm"] or float("inf"))
@@ -74,9 +77,6 @@ class Task(L.LightningModule):
             step = self.trainer.global_step + 1  # counted once this hook returns
             self.ema.multi_avg_fn = get_ema_multi_avg_fn(min(self.ema_decay, (1 + step) / (10 + step)))
             self.ema.update_parameters(self.net)
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def _may_fuse(self) -> bool:
         """Fused AdamW unscales fp16 gradients itself, after the clipping that should see them unscaled."""
