@@ -190,7 +190,7 @@ def test_a_slug_that_looks_like_a_number_stays_text(bake: Bake) -> None:
     assert tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"] == "007"
     for file in project.rglob("*.y*ml"):
         text = file.read_text(encoding="utf-8")
-        assert text == text.replace("007", "'007'") or "'007'" in yaml.safe_load(text.replace("007", "'007'")), file
+        assert "007" not in text, f"{file}: YAML reads it as a number"
 
 
 def test_names_follow_from_the_project_name(bake: Bake) -> None:

@@ -1,4 +1,4 @@
-"""DyT and Derf as modules: where their scalars start, and that nothing rounds them."""
+"""DyT, Derf and other point-wise norms as modules: where their scalars start, and that nothing rounds them."""
 
 import copy
 from functools import partial
@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from {{cookiecutter.package_name}}.norms import make_norm
+from {{cookiecutter.package_name}}.norms import PointwiseNorm, make_norm, names
 
 DIM = 8
-SCALARS = {"dyt": ["alpha"], "derf": ["alpha", "shift"]}
+MADE = {name: make_norm(name, DIM, device="meta") for name in names()}
+SCALARS = {name: list(norm.scalars) for name, norm in MADE.items() if isinstance(norm, PointwiseNorm)}
 
 each_pointwise = pytest.mark.parametrize("name", SCALARS)
+dyt_and_derf = pytest.mark.parametrize("name", ["dyt", "derf"])
 each_low = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 
 
@@ -31,7 +33,11 @@ def randomize_(norm: Any) -> Any:
     return norm
 
 
-@each_pointwise
+def test_scalars():
+    assert SCALARS.items() >= {"dyt": ["alpha"], "derf": ["alpha", "shift"]}.items()
+
+
+@dyt_and_derf
 def test_module_is_its_formula(name):
     norm, x = build(name, alpha0=0.7, **({"shift0": -0.2} if name == "derf" else {})), tokens(4, DIM)
     nn.init.normal_(norm.weight)
@@ -43,7 +49,7 @@ def test_module_is_its_formula(name):
 @each_pointwise
 @each_low
 def test_scalars_stay_fp32_and_unrounded_when_the_net_is_cast(name, dtype):
-    norm = build(name, alpha0=0.1234567)
+    norm = randomize_(build(name))
     norm(tokens(4, DIM)).sum().backward()
     before = {scalar: getattr(norm, scalar).detach().clone() for scalar in SCALARS[name]}
     gradients = {scalar: getattr(norm, scalar).grad.clone() for scalar in SCALARS[name]}
@@ -61,7 +67,7 @@ def test_scalars_stay_fp32_and_unrounded_when_the_net_is_cast(name, dtype):
     assert {parameter.dtype for parameter in net.parameters()} == {torch.float64}
     net.float()
     assert {parameter.dtype for parameter in net.parameters()} == {torch.float32}
-    assert net.to("meta", dtype)[0].alpha.is_meta
+    assert all(parameter.is_meta for parameter in net.to("meta", dtype).parameters())
 
 
 @each_pointwise
@@ -77,12 +83,15 @@ def test_scalars_are_fp32_under_another_default_dtype(name):
 
 @each_pointwise
 def test_a_cast_net_learns_from_small_steps(name):
-    norm = build(name).to(torch.bfloat16)
-    optimizer = torch.optim.SGD([norm.alpha], lr=1e-4)
+    norm = randomize_(build(name)).to(torch.bfloat16)
+    scalars = [getattr(norm, scalar) for scalar in SCALARS[name]]
+    starts = [scalar.item() for scalar in scalars]
+    optimizer = torch.optim.SGD(scalars, lr=1e-4)
     for _ in range(10):
-        norm.alpha.grad = torch.ones_like(norm.alpha)
+        for scalar in scalars:
+            scalar.grad = torch.ones_like(scalar)
         optimizer.step()
-    assert norm.alpha.item() == pytest.approx(0.5 - 10 * 1e-4, abs=1e-6)
+    assert [scalar.item() for scalar in scalars] == pytest.approx([start - 10 * 1e-4 for start in starts], abs=1e-6)
 
 
 @each_pointwise
@@ -94,7 +103,7 @@ def test_checkpoint_round_trip(name, tmp_path):
     torch.testing.assert_close(other(tokens(3, DIM)), norm(tokens(3, DIM)), rtol=0, atol=0)
 
 
-@each_pointwise
+@dyt_and_derf
 def test_alpha_starts_by_site(name):
     layer: Any = partial(make_norm, name, alpha0=0.8, alpha0_by_site={"ffn": 0.2, "final": None})
     starts = {site: layer(DIM, site=site).alpha.item() for site in (None, "attn", "ffn", "final")}
@@ -115,7 +124,7 @@ def saved_for_backward(norm: nn.Module, x: Tensor) -> tuple[int, int]:
     return sum(t.numel() == x.numel() for t in saved), sum(t.nbytes for t in saved if t.data_ptr() not in parameters)
 
 
-@each_pointwise
+@dyt_and_derf
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_keeps_as_much_for_backward_as_layer_norm(name, dtype):
     x = tokens(64, 96, dtype=dtype).requires_grad_()
@@ -123,3 +132,25 @@ def test_keeps_as_much_for_backward_as_layer_norm(name, dtype):
     ln_count, ln_size = saved_for_backward(nn.LayerNorm(96), x)
     assert count == ln_count == 1
     assert size == x.nbytes <= ln_size
+
+
+class Cube(PointwiseNorm):
+    steepness: nn.Parameter
+
+    def __init__(self, dim: int, steepness0: float = 0.5, **common: Any) -> None:
+        super().__init__(dim, steepness=steepness0, **common)
+
+    def curve(self, x: Tensor) -> Tensor:
+        return (self.steepness * x) ** 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_subclass_writes_the_curve_alone(dtype):
+    x = tokens(4, DIM, dtype=dtype)
+    for norm in Cube(DIM, site="ffn"), Cube(DIM, bias=False), Cube(DIM, affine=False):
+        expected = (randomize_(norm).steepness.double() * x.double()) ** 3
+        expected = expected * (1.0 if norm.weight is None else norm.weight.double())
+        expected = expected + (0.0 if norm.bias is None else norm.bias.double())
+        y = norm(x)
+        assert y.dtype == dtype
+        torch.testing.assert_close(y.double(), expected, rtol=torch.finfo(dtype).eps + 1e-6, atol=1e-6)

@@ -3,10 +3,10 @@
 import math
 
 import pytest
-from torch import nn
+from torch import Tensor, nn
 
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.norms import make_norm
+from {{cookiecutter.package_name}}.norms import PointwiseNorm, make_norm
 from {{cookiecutter.package_name}}.tasks.optim import SCHEDULES, lr_factor, parameter_groups
 
 
@@ -22,6 +22,22 @@ def test_only_matrices_decay_and_alpha_has_its_own_rate() -> None:
     }
     assert [groups[name]["weight_decay"] for name in shapes] == [0.05, 0.0, 0.0]
     assert [groups[name]["lr"] for name in shapes] == pytest.approx([0.1, 0.1, 1.0])
+
+
+class Own(PointwiseNorm):
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, steepness=1.0)
+
+    def curve(self, x: Tensor) -> Tensor:
+        return self.steepness * x
+
+
+def test_any_scalar_of_a_point_wise_norm_is_of_the_alpha_group_and_no_other_parameter() -> None:
+    net = nn.Sequential(Own(4), nn.Module())
+    net[1].alpha = nn.Parameter(net[0].weight.detach().clone())
+    groups = {group["name"]: group["params"] for group in parameter_groups(net, 0.1, 0.05)}
+    assert [p is net[0].steepness for p in groups["alpha"]] == [True]
+    assert len(groups["vectors"]) == 3
 
 
 def test_frozen_parameters_and_empty_groups_are_left_out() -> None:

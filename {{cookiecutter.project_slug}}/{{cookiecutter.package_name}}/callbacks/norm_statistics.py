@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..norms import is_norm
+from ..norms import PointwiseNorm, is_norm
 
 SATURATED_BEYOND = 2.0  # |alpha x + shift| from where tanh is within 4 % of its bound
 
@@ -67,13 +67,19 @@ def input_readings(layers: Sequence[str], sums: Sequence[Sequence[float]], point
     return values
 
 
-def scalar_readings(net: nn.Module, layers: Sequence[str], scalar: str) -> dict[str, float]:
-    """`alpha/<layer>`, say, of every layer that has such a parameter of one element; a single copy from the device."""
-    found = {
-        f"{scalar}/{label}": parameter.detach().reshape(1)
-        for label, name in zip(labels(layers), layers, strict=True)
-        if isinstance(parameter := getattr(net.get_submodule(name), scalar, None), Tensor) and parameter.numel() == 1
-    }
+def scalar_readings(net: nn.Module, layers: Sequence[str], scalar: str | None = None) -> dict[str, float]:
+    """`alpha/<layer>`, say, of every layer that has such a parameter of one element; a single copy from the device.
+
+    Without `scalar` it is every scalar of every point-wise norm.
+    """
+    found = {}
+    for label, layer in zip(labels(layers), layers, strict=True):
+        norm = net.get_submodule(layer)
+        own = list(norm.scalars) if isinstance(norm, PointwiseNorm) else []
+        for name in own if scalar is None else [scalar]:
+            parameter = getattr(norm, name, None)
+            if isinstance(parameter, Tensor) and parameter.numel() == 1:
+                found[f"{name}/{label}"] = parameter.detach().reshape(1)
     return dict(zip(found, torch.cat(list(found.values())).tolist(), strict=True)) if found else {}
 
 

@@ -1,4 +1,4 @@
-"""What norms ask of the values they are given."""
+"""What norms ask of the values of section `norm`. They are named as one types them: `norm.alpha0=-1`."""
 
 import math
 from numbers import Real
@@ -17,17 +17,17 @@ def known_site(key: str, value: Any) -> str:
 
 def number(key: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise UsageError(f"{key}={value}: expected a number")
+        raise UsageError(f"norm.{key}={value}: expected a number")
     return float(value)
 
 
 def positive(key: str, value: Any) -> float:
     if number(key, value) <= 0:
-        raise UsageError(f"{key}={value}: expected a number above 0")
+        raise UsageError(f"norm.{key}={value}: expected a number above 0")
     return float(value)
 
 
 def share(key: str, value: Any) -> float:
     if not 0 < number(key, value) <= 1:
-        raise UsageError(f"{key}={value}: expected a number above 0, at most 1")
+        raise UsageError(f"norm.{key}={value}: expected a number above 0, at most 1")
     return float(value)

@@ -16,7 +16,9 @@ AlphaBySite = Mapping[str, float | None]
 
 
 class PointwiseNorm(nn.Module):
-    """The parameters of a point-wise norm: a few scalars such as alpha, then weight and bias of (dim,).
+    """weight * curve(x) + bias, of (..., dim), with a few learned scalars such as alpha in the curve.
+
+    A subclass writes `curve`, or `forward` where it has all of it in one function.
 
     The scalars are fp32 whatever `dtype` says, and stay fp32 when the module is cast to 16 bits: near 0.5 bf16 has
     steps of 0.004, and an update of 1e-4 would be lost. Their shape is (1,), since FSDP2 refuses ().
@@ -32,10 +34,11 @@ class PointwiseNorm(nn.Module):
     def __init__(
         self,
         dim: int,
-        affine: bool,
-        bias: bool,
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
+        site: str | None = None,
+        affine: bool = True,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         **scalars: float,
     ) -> None:
         super().__init__()
@@ -47,6 +50,16 @@ class PointwiseNorm(nn.Module):
             vector = nn.Parameter(torch.empty(dim, device=device, dtype=dtype)) if learned else None
             self.register_parameter(name, vector)
         self.reset_parameters()
+
+    def curve(self, x: Tensor) -> Tensor:
+        """Of x's shape. A scalar makes it at least fp32; `forward` returns to x's dtype."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.curve(x)
+        y = y if self.weight is None else y * self.weight
+        y = y if self.bias is None else y + self.bias
+        return y.to(x.dtype)
 
     def reset_parameters(self) -> None:
         for name, start in self.scalars.items():
@@ -86,7 +99,7 @@ class DyT(PointwiseNorm):
         alpha0: float = 0.5,
         alpha0_by_site: AlphaBySite | None = None,
     ) -> None:
-        super().__init__(dim, affine, bias, device, dtype, alpha=_alpha0_at(site, alpha0, alpha0_by_site))
+        super().__init__(dim, site, affine, bias, device, dtype, alpha=_alpha0_at(site, alpha0, alpha0_by_site))
 
     def forward(self, x: Tensor) -> Tensor:
         return dyt(x, self.alpha, self.weight, self.bias)
@@ -118,7 +131,7 @@ class Derf(PointwiseNorm):
         shift0: float = 0.0,
     ) -> None:
         alpha = _alpha0_at(site, alpha0, alpha0_by_site)
-        super().__init__(dim, affine, bias, device, dtype, alpha=alpha, shift=number("shift0", shift0))
+        super().__init__(dim, site, affine, bias, device, dtype, alpha=alpha, shift=number("shift0", shift0))
 
     def forward(self, x: Tensor) -> Tensor:
         return derf(x, self.alpha, self.shift, self.weight, self.bias)
@@ -148,9 +161,9 @@ class NoNorm(nn.Module):
 def _alpha0_at(site: str | None, alpha0: Any, by_site: Any) -> float:
     start = positive("alpha0", alpha0)
     if by_site is not None and not isinstance(by_site, Mapping):
-        raise UsageError(f"alpha0_by_site={by_site}: expected a number for each of {', '.join(SITES)}")
+        raise UsageError(f"norm.alpha0_by_site={by_site}: expected a number for each of {', '.join(SITES)}")
     starts = dict.fromkeys(SITES, start)
     for place, value in (by_site or {}).items():
-        known_site("alpha0_by_site", place)
+        known_site("norm.alpha0_by_site", place)
         starts[place] = start if value is None else positive(f"alpha0_by_site.{place}", value)
     return start if site is None else starts[known_site("site", site)]

@@ -19,8 +19,8 @@ def register(name: str) -> Callable[[_Class], _Class]:
     """Class decorator that makes a norm known to `make_norm`, and so to `norm=<name>`.
 
     The class takes `(dim, site, affine, bias, device, dtype)` and its own options by keyword. Its attribute
-    `normalizes` says whether it takes the scale out of its input, as LayerNorm does and DyT does not; recipes depend
-    on it.
+    `normalizes` says whether it takes the scale out of its input, as LayerNorm does and DyT does not, for recipes to
+    ask.
 
     Raises:
         UsageError: the name is taken or no identifier, or the class is not as above.

@@ -7,24 +7,26 @@ from typing import Any
 from torch import nn
 
 from ..errors import UsageError
-
-POINTWISE_SCALARS = ("alpha", "shift")
+from ..norms import PointwiseNorm
 
 
 def parameter_groups(
     net: nn.Module, lr: float, weight_decay: float, alpha_lr_factor: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Groups for the optimiser: weights decay, vectors (biases, norms) do not, alpha and shift have an lr of their own.
+    """Groups for the optimiser: weights decay, vectors (biases, norms) do not, nor do the scalars of point-wise norms.
 
-    The rule is the papers': no decay for parameters of one dimension. Frozen parameters are left out, empty groups too.
+    The rule is the papers': no decay for parameters of one dimension. The scalars are the group "alpha", with an lr of
+    their own. Frozen parameters are left out, empty groups too.
     """
     weights: list[nn.Parameter] = []
     vectors: list[nn.Parameter] = []
     scalars: list[nn.Parameter] = []
-    for name, parameter in net.named_parameters():
+    pointwise = [norm for norm in net.modules() if isinstance(norm, PointwiseNorm)]
+    in_curves = {id(getattr(norm, name)) for norm in pointwise for name in norm.scalars}
+    for parameter in net.parameters():
         if not parameter.requires_grad:
             continue
-        if name.rpartition(".")[2] in POINTWISE_SCALARS:
+        if id(parameter) in in_curves:
             scalars.append(parameter)
         else:
             (weights if parameter.ndim >= 2 else vectors).append(parameter)

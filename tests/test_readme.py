@@ -1,0 +1,53 @@
+"""What a baked project's README shows as code, typed in as it stands."""
+
+import csv
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Bake
+
+BLOCK = re.compile(r"^```(?:python|yaml)\n(# (\S+?):?(?: [^\n]*)?\n.*?)^```$", re.MULTILINE | re.DOTALL)
+QUICK = ["trainer=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1"]
+QUICK += ["model.depth=1", "data.total_batch_size=32"]
+
+
+def python(project: Path, *arguments: str) -> str:
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def project(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with every file that its README shows, each named in its first line."""
+    project = Path(shutil.copytree(bake(), tmp_path_factory.mktemp("readme") / "my-project"))
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    files = {name: text for text, name in BLOCK.findall(readme)}
+    assert list(files) == ["my_project/norms/hardtanh.py", "configs/norm/hardtanh.yaml"]
+    for name, text in files.items():
+        assert not (project / name).exists()
+        (project / name).write_text(text, encoding="utf-8")
+    return project
+
+
+def test_ones_own_norm_passes_the_projects_ci(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    python(project, "-m", "ruff", "check", "--no-cache", "my_project/norms")
+    python(project, "-m", "ruff", "format", "--no-cache", "--check", "my_project/norms")
+    cache = tmp_path_factory.getbasetemp() / "mypy"
+    python(project, "-m", "mypy", "--cache-dir", str(cache), "my_project/norms/hardtanh.py")
+    said = python(
+        project, "-m", "pytest", "-k", "hardtanh or config_agrees", *map(str, (project / "tests").glob("test_norms*"))
+    )
+    assert re.search(r"\b[2-9]\d passed", said), said
+
+
+def test_ones_own_norm_trains(project: Path) -> None:
+    python(project, "train.py", "norm=hardtanh", *QUICK)
+    with (project / "runs" / "vit-hardtanh-1" / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        tags = {row["tag"] for row in csv.DictReader(file)}
+    assert {"alpha/00_blocks.0.norm1", "saturated/00_blocks.0.norm1"} <= tags
