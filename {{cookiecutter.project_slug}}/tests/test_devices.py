@@ -25,13 +25,15 @@ def test_total_is_devices_times_batch_times_accumulation(
     [
         (0, 0, 1, "data.total_batch_size=0: expected a whole number from 1 on"),
         (64, -1, 1, "data.batch_size=-1"),
-        (65, 0, 2, "it does not divide over 2 device(s); choose a multiple of"),
+        (65, 0, 2, "it does not divide over 2 device(s); choose a multiple of 2"),
+        (127, 0, 4, "it does not divide over 4 device(s); choose a multiple of 4"),
+        (127, 3, 2, "it does not divide over 3 a device on 2 device(s); choose a multiple of 6"),
         (64, 48, 1, "it does not divide over 48 a device on 1 device(s); choose a multiple of 48"),
         (1, 0, 2, "choose a multiple of 2"),
     ],
 )
 def test_batches_that_do_not_divide(total: int, per_device: int, processes: int, words: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(words)):
+    with pytest.raises(UsageError, match=re.escape(words) + r"(?!\d)"):
         split_batch(total, per_device, processes)
 
 
@@ -55,7 +57,34 @@ def test_processes(
     accelerator: str, devices: str, nodes: int, gpus: int, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     assert process_count(trainer(accelerator, devices, nodes)) == processes
+
+
+@pytest.mark.parametrize(
+    ("variables", "launched"),
+    [
+        ({}, False),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}, False),
+        ({"SLURM_JOB_ID": "7"}, False),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}, True),
+        ({"TORCHELASTIC_RUN_ID": "none"}, True),
+        ({"NODE_RANK": "0"}, True),
+    ],
+)
+def test_many_machines_need_something_that_starts_them(
+    variables: dict[str, str], launched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_NTASKS", "NODE_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if launched:
+        assert process_count(trainer("cpu", "1", 2)) == 2
+    else:
+        with pytest.raises(UsageError, match=r"trainer\.num_nodes=2: .*torchrun or srun \(docs/multinode\.md\)"):
+            process_count(trainer("cpu", "1", 2))
+    assert process_count(trainer("cpu", "1")) == 1
 
 
 @pytest.mark.parametrize(

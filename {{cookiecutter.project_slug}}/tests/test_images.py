@@ -1,7 +1,9 @@
 """Images: the real digits from disk to batch, augmentation, mixing, and every value that is refused."""
 
 import itertools
+import os
 import pickle
+import warnings
 from typing import Any
 
 import lightning as L
@@ -126,6 +128,25 @@ def test_an_epoch_has_complete_optimiser_steps_only():
         data.train_dataloader()
 
 
+def test_too_few_images_to_train_on_can_be_evaluated():
+    data = digits(batch_size=1258)
+    data.prepare_data()
+    assert sum(len(targets) for _, targets in data.test_dataloader()) == 270
+    too_few = "data: one step takes 1258 images, but there are 1257 to train on; lower data.total_batch_size"
+    for refused in (data.check_trainable, data.train_dataloader):
+        with pytest.raises(UsageError, match=too_few):
+            refused()
+    digits(batch_size=1257).check_trainable()
+
+
+def test_workers_are_no_more_than_cpus(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert digits(workers=10).train_dataloader().num_workers == 1
+        assert digits(workers=0).train_dataloader().num_workers == 0
+
+
 def test_no_validation_split_means_no_validation_loader():
     data = digits(val_fraction=0.0)
     assert data.sizes == {"train": 1527, "val": 0, "test": 270}
@@ -140,14 +161,17 @@ def test_no_validation_split_means_no_validation_loader():
         ({"in_chans": 2}, "data.in_chans=2: expected 1 (grey) or 3 (colour)"),
         ({"num_classes": 7}, "data.num_classes=7: digits has 10, and 0 counts them"),
         ({"batch_size": 0}, "data.batch_size=0: expected at least 1 image"),
-        (
-            {"batch_size": 1258},
-            "data: one step takes 1258 images, but there are 1257 to train on; lower data.total_batch_size",
-        ),
         ({"batch_size": 127, "mixup": MIXUP}, "data.batch_size=127: Mixup and CutMix pair images"),
         ({"mixup": {"mixup_alpha": -1}}, "data.mixup.mixup_alpha=-1: expected 0 or more"),
         ({"mixup": {"prob": 1.5}}, "data.mixup.prob=1.5: expected a probability, 0 to 1"),
+        ({"mixup": {"cutmix_alpha": "x"}}, "data.mixup.cutmix_alpha=x: expected 0 or more"),
         ({"workers": -1}, "data.workers=-1: expected 0"),
+        ({"workers": 10**6}, "data.workers=1000000: expected 0 (the main process loads) to 1024"),
+        ({"split_seed": -1}, "data.split_seed=-1: expected a whole number from 0 to 4294967295"),
+        ({"split_seed": 2**32}, "data.split_seed=4294967296: expected a whole number from 0 to 4294967295"),
+        ({"mean": ["x"]}, "data.mean=['x']: expected 1 number(s)"),
+        ({"mean": [float("nan")]}, "data.mean=[nan]: expected 1 number(s)"),
+        ({"std": [[0.5]]}, "data.std=[[0.5]]: expected 1 number(s)"),
         ({"val_fraction": 1.0}, "data.val_fraction=1.0: expected 0 or more, and less than 1"),
         ({"test_fraction": -0.1}, "data.test_fraction=-0.1: expected 0 or more"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "= 1: that leaves nothing to train on"),
@@ -156,6 +180,12 @@ def test_no_validation_split_means_no_validation_loader():
         ({"interpolation": "best"}, "data.interpolation=best: choose from nearest, box, bilinear"),
         ({"crop_pct": 0.0}, "data.crop_pct=0.0: expected more than 0, and at most 1"),
         ({"augment": {"scale": [1.0, 0.8]}}, "data.augment.scale=[1.0, 0.8]: expected [smallest, largest]"),
+        ({"augment": {"scale": [0.5, "x"]}}, "data.augment.scale=[0.5, 'x']: expected [smallest, largest]"),
+        ({"augment": {"ratio": [0.5]}}, "data.augment.ratio=[0.5]: expected [smallest, largest]"),
+        ({"augment": {"re_prob": "x"}}, "data.augment.re_prob=x: expected a probability, 0 to 1"),
+        ({"augment": {"re_mode": "foo"}}, "data.augment.re_mode=foo: choose from const, rand, pixel"),
+        ({"augment": {"color_jitter": -1.0}}, "data.augment.color_jitter=-1.0: expected a strength, 0 or more"),
+        ({"augment": {"auto_augment": 3}}, "data.augment.auto_augment=3: expected the name of a policy"),
         ({"augment": {"hflip": 2}}, "data.augment.hflip=2: expected a probability, 0 to 1"),
         ({"augment": {"auto_augment": "best"}}, "data.augment: timm cannot make a transform of it"),
     ],

@@ -123,6 +123,10 @@ def test_other_timm_models_take_the_norm(name: str) -> None:
         (["model.name=efficientnet_b0"], "it tells its norms inplace, which they do not take"),
         (["model.name=pit_ti_224"], "timm cannot build it with these settings"),
         (["model.name=twins_pcpvt_small"], "timm builds 17 of its norms itself"),
+        (["model.name=xcit_nano_12_p16_224"], "of its norms itself, whatever norm= says"),  # BatchNorm between tokens
+        (["model.name=vitamin_small_224"], "of its norms itself"),  # LayerNorm on maps, in a convolutional stem
+        (["model.name=vit_dlittle_patch16_reg1_gap_256.sbb_nadamuon_in1k"], "of its norms itself"),  # RmsNorm
+        (["model.name=vit_small_resnet26d_224"], "of its norms itself"),  # BatchNorm in its ResNet
         (["model.name=vit_gigantic"], "timm has no such model"),
         (["model.name=mixer_s16_224", "model.init=fan_in"], "model.init=fan_in knows vision transformers"),
         (["model.init=xavier"], "choose timm or fan_in"),
@@ -130,13 +134,29 @@ def test_other_timm_models_take_the_norm(name: str) -> None:
         (["model=vit_base", "model.patch_size=15"], "model.patch_size=15: it does not divide the image size 224"),
         (["model=vit_base", "model.num_heads=7"], "model.num_heads=7: it does not divide the width 768"),
         (["model=vit_base", "model.drop_path=1.5"], "model.drop_path=1.5: expected a rate"),
+        (["model=vit_base", "model.mlp_ratio=0.0"], "model.mlp_ratio=0.0: expected a number above 0"),
+        (["model=vit_base", "model.head_gain=0.0"], "model.head_gain=0.0: expected a number above 0"),
         (["model=vit_base", "model.kwargs.nonsense=1"], "timm cannot build it with these settings"),
+        (["model=vit_base", "model.kwargs.pos_embed=sideways"], "timm cannot build it with these settings"),
+        (["model.name=swin_tiny_patch4_window7_224", "model.kwargs.window_size=0"], "timm cannot build it"),
+        (["model.kwargs.img_size=32"], "model.kwargs.img_size: it has a key of its own, model.img_size"),
+        (["model.kwargs.drop_path_rate=0.1"], "model.kwargs.drop_path_rate: it has a key of its own, model.drop_path"),
+        (["model.kwargs.num_classes=3"], "model.kwargs.num_classes: it has a key of its own, model.num_classes"),
+        (["model=vit_base", "model.kwargs.depth=3"], "model.kwargs.depth: it has a key of its own, model.depth"),
+        (["model.kwargs.norm_layer=ln"], "model.kwargs.norm_layer: it has a key of its own, norm"),
     ],
 )
 def test_refusals(arguments: list[str], words: str) -> None:
     with pytest.raises(UsageError, match=re.escape(words)) as caught:
         build_net(compose(["model=vit_timm", *IMAGENET, *arguments]), device="meta")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["mlp_ratio", "head_gain", "drop_path"])
+def test_nan_is_refused(key: str) -> None:
+    settings: dict[str, Any] = {"img_size": 224, "in_chans": 3, "num_classes": 10, key: float("nan")}
+    with pytest.raises(UsageError, match=f"model.{key}=nan: expected a"):
+        build(partial(make_norm, "ln"), "vit_tiny_patch16_224", device="meta", **settings)
 
 
 def test_drop_path_rises_to_the_last_block() -> None:

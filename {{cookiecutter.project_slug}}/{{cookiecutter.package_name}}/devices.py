@@ -1,5 +1,7 @@
 """Which devices a run gets, checked before anything starts."""
 
+import os
+
 import torch
 from omegaconf import DictConfig
 
@@ -10,10 +12,13 @@ def process_count(trainer: DictConfig) -> int:
     """Processes of all nodes together, one a device, as section `trainer` asks for them.
 
     Raises:
-        UsageError: devices that this machine does not have.
+        UsageError: devices that this machine does not have, or several machines and nothing that starts them.
     """
     if trainer.num_nodes < 1:
         raise UsageError(f"trainer.num_nodes={trainer.num_nodes}: expected a whole number from 1 on")
+    if trainer.num_nodes > 1 and not _launched():
+        started = "each machine waits for the others, and nothing started them; start it with torchrun or srun"
+        raise UsageError(f"trainer.num_nodes={trainer.num_nodes}: {started} (docs/multinode.md)")
     return int(trainer.num_nodes) * _per_node(trainer.accelerator, trainer.devices)
 
 
@@ -28,11 +33,12 @@ def split_batch(total: int, per_device: int, processes: int) -> tuple[int, int]:
         raise UsageError(f"data.total_batch_size={total}: expected a whole number from 1 on")
     if per_device < 0:
         raise UsageError(f"data.batch_size={per_device}: expected 1 or more, or 0 for total_batch_size / devices")
-    at_once = (per_device or max(1, total // processes)) * processes
-    if total % at_once:
+    unit = (per_device or 1) * processes
+    if total % unit:
         over = f"over {per_device} a device on {processes} device(s)" if per_device else f"over {processes} device(s)"
-        raise UsageError(f"data.total_batch_size={total}: it does not divide {over}; choose a multiple of {at_once}")
-    return at_once // processes, total // at_once
+        raise UsageError(f"data.total_batch_size={total}: it does not divide {over}; choose a multiple of {unit}")
+    each = per_device or total // processes
+    return each, total // (each * processes)
 
 
 def device_list(devices: str) -> int | list[int] | str:
@@ -44,6 +50,12 @@ def device_list(devices: str) -> int | list[int] | str:
     except ValueError:
         raise UsageError(f"trainer.devices={devices}: expected auto, a number, or a list like [0,1]") from None
     return numbers if "," in devices or "[" in devices else numbers[0]
+
+
+def _launched() -> bool:
+    """Whether torchrun, SLURM or a user's own launcher says which of the processes this is."""
+    by_slurm = "SLURM_JOB_ID" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1"
+    return by_slurm or "TORCHELASTIC_RUN_ID" in os.environ or "NODE_RANK" in os.environ
 
 
 def _per_node(accelerator: str, devices: str) -> int:

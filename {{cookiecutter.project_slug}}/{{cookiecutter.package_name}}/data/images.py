@@ -1,26 +1,28 @@
 """Labelled images: the data module of every file in configs/data/ that says `module: images`."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import require
 from ..seeding import seed_all
+from .base import DataModule
 from .images_sources import CLASSES, TORCHVISION, Split, divide, download, folder_classes, load
 from .images_transforms import image_transforms, mixing_collate
 from .sampling import ResumableLoader, SeededSampler, rank_and_world
 
 NAMES = (*CLASSES, "imagenet", "folder")
+MAX_WORKERS = 1024  # beyond any machine: a slip of the keyboard
 MODES = {1: "L", 3: "RGB"}  # Pillow's, by number of channels
 
 
-class Images(L.LightningDataModule):
+class Images(DataModule):
     """Batches of images (B, C, H, W) and classes (B,), or class probabilities (B, num_classes) after Mixup or CutMix.
 
     Every optimiser step sees the same number of images; an epoch leaves out those that do not fill one. Validation and
@@ -34,7 +36,8 @@ class Images(L.LightningDataModule):
 
     Raises:
         UsageError: a value out of range, or a data set that is missing or other than the values say. With `download`,
-            files are looked at in `prepare_data` and not before.
+            files are looked at in `prepare_data` and not before. Whether there are enough to train on says
+            `check_trainable`.
     """
 
     def __init__(
@@ -64,7 +67,9 @@ class Images(L.LightningDataModule):
         require(img_size >= 1, f"data.img_size={img_size}: expected at least 1 pixel")
         require(in_chans in MODES, f"data.in_chans={in_chans}: expected 1 (grey) or 3 (colour)")
         require(batch_size >= 1, f"data.batch_size={batch_size}: expected at least 1 image per device and forward pass")
-        require(workers >= 0, f"data.workers={workers}: expected 0 (the main process loads) or more")
+        sane = 0 <= workers <= MAX_WORKERS
+        require(sane, f"data.workers={workers}: expected 0 (the main process loads) to {MAX_WORKERS}")
+        require(0 <= split_seed < 2**32, f"data.split_seed={split_seed}: expected a whole number from 0 to {2**32 - 1}")
         require(0 <= val_fraction < 1, f"data.val_fraction={val_fraction}: expected 0 or more, and less than 1")
         require(0 <= test_fraction < 1, f"data.test_fraction={test_fraction}: expected 0 or more, and less than 1")
         both = val_fraction + test_fraction
@@ -76,14 +81,14 @@ class Images(L.LightningDataModule):
         found = f"{name} in {root} has {self.num_classes}" if root else f"{name} has {self.num_classes}"
         require(num_classes in (0, self.num_classes), f"data.num_classes={num_classes}: {found}, and 0 counts them")
         self.img_size, self.in_chans = img_size, in_chans
-        self.batch_size, self.workers, self.pin_memory = batch_size, workers, pin_memory
+        self.batch_size, self.workers, self.pin_memory = batch_size, min(workers, cpu_count()), pin_memory
         self.fractions, self.split_seed, self.seed = {"test": test_fraction, "val": val_fraction}, split_seed, seed
         self.train_transform, self.eval_transform = image_transforms(
             img_size, in_chans, mean, std, interpolation, crop_pct, augment or {}
         )
         self.collate = mixing_collate(mixup or {}, self.num_classes, batch_size)
         if not download:
-            self._check_train_size()
+            _ = self.splits
 
     @cached_property
     def splits(self) -> dict[str, Split]:
@@ -101,12 +106,25 @@ class Images(L.LightningDataModule):
     def prepare_data(self) -> None:
         if self.download and self.dataset_name in TORCHVISION:
             download(self.dataset_name, self.root)
-        self._check_train_size()
+        _ = self.splits
+
+    def check_trainable(self, batches: int = 1) -> None:
+        """Refuses to train on fewer images than one optimiser step takes; evaluation needs no check.
+
+        Args:
+            batches: in a step, over all devices and accumulation.
+
+        Raises:
+            UsageError: as said.
+        """
+        size, step = self.sizes["train"], self.batch_size * batches
+        smaller = "lower data.total_batch_size or data.batch_size"
+        require(size >= step, f"data: one step takes {step} images, but there are {size} to train on; {smaller}")
 
     def train_dataloader(self) -> ResumableLoader:
         rank, world = rank_and_world(self.trainer)
         accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else 1
-        self._check_train_size(world * accumulate)
+        self.check_trainable(world * accumulate)
         dataset = ImageSet(self.splits["train"], MODES[self.in_chans], self.train_transform, self.seed)
         multiple = self.batch_size * accumulate
         sampler = SeededSampler(len(dataset), self.seed, shuffle=True, rank=rank, world=world, multiple=multiple)
@@ -135,11 +153,6 @@ class Images(L.LightningDataModule):
             "pin_memory": self.pin_memory and on_gpu,
         }
 
-    def _check_train_size(self, batches: int = 1) -> None:
-        size, step = self.sizes["train"], self.batch_size * batches
-        smaller = "lower data.total_batch_size or data.batch_size"
-        require(size >= step, f"data: one step takes {step} images, but there are {size} to train on; {smaller}")
-
 
 class ImageSet(Dataset[tuple[Tensor, int]]):
     """A split with its transform. Keys are the sampler's (epoch, index); a plain index is that of epoch 0.
@@ -163,6 +176,11 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
             seed_all(self.seed, epoch, index)
         number = int(self.indices[index])
         return self.transform(self.source[number].convert(self.mode)), int(self.source.targets[number])
+
+
+def cpu_count() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def build(**settings: Any) -> Images:
