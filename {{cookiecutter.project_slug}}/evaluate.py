@@ -4,7 +4,7 @@ from pathlib import Path
 
 from {{cookiecutter.package_name}}.cli import run
 from {{cookiecutter.package_name}}.config import recompose, value_of
-from {{cookiecutter.package_name}}.runs import saved_checkpoint
+from {{cookiecutter.package_name}}.runs import EVALUABLE, saved_checkpoint
 
 USAGE = "python evaluate.py checkpoint=<run or file> [split=test|val] [data=option] [trainer=option] [key=value ...]"
 
@@ -14,11 +14,14 @@ def main(argv: list[str]) -> None:
         print(f"usage: {USAGE}")
         return
     checkpoint, config = saved_checkpoint(Path(value_of("checkpoint", argv) or ""))
-    cfg = recompose(config | {"checkpoint": str(checkpoint), "split": "test"}, argv, anew=("data", "trainer"))
+    split = value_of("split", argv) or "test"
+    own = [argument for argument in argv if argument.partition("=")[0] not in ("checkpoint", "split")]
+    # a metric does not depend on the devices that the run had, and this machine may have others
+    cfg = recompose(config, ["trainer=auto", *own], anew=("data", "trainer"), free=EVALUABLE)
 
     from {{cookiecutter.package_name}}.fit import evaluate
 
-    evaluate(cfg, checkpoint, cfg.split)
+    evaluate(cfg, checkpoint, split)
 
 
 if __name__ == "__main__":

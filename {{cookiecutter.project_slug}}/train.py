@@ -4,7 +4,7 @@ from pathlib import Path
 
 from {{cookiecutter.package_name}}.cli import run
 from {{cookiecutter.package_name}}.config import compose, recompose, value_of
-from {{cookiecutter.package_name}}.runs import saved_config
+from {{cookiecutter.package_name}}.runs import RESUMABLE, saved_config
 from {{cookiecutter.package_name}}.show import print_help
 
 USAGE = "python train.py [group=option ...] [key=value ...] [experiment=name] [resume=run]"
@@ -15,7 +15,7 @@ def main(argv: list[str]) -> None:
         print_help(USAGE, [argument for argument in argv if argument not in ("-h", "--help")])
         return
     if resume := value_of("resume", argv):
-        cfg = recompose(saved_config(Path(resume)), argv, anew=("trainer", "logger"))
+        cfg = recompose(saved_config(Path(resume)), argv, anew=("trainer", "logger"), free=RESUMABLE)
     else:
         cfg = compose(argv)
 

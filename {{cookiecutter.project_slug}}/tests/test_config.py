@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from {{cookiecutter.package_name}} import config, show
 from {{cookiecutter.package_name}}.config import compose, plain, recompose
 from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.values import leaves
 
 OPTIONS = [(group, option) for group, options in config.groups().items() for option in options]
 
@@ -61,6 +62,11 @@ def test_values_keep_their_type(argument: str, value: object) -> None:
     assert type(found) is type(value) or isinstance(value, list)
 
 
+def test_a_mapping_changes_the_keys_it_names() -> None:
+    cfg = compose(["optim={lr: 1.0, clip_norm: 2.0}"])
+    assert (cfg.optim.lr, cfg.optim.clip_norm, cfg.optim.weight_decay) == (1.0, 2.0, compose([]).optim.weight_decay)
+
+
 def test_references_follow_overrides() -> None:
     cfg = compose(["data.img_size=16", "norm.alpha0=2.0"])
     assert cfg.model.img_size == 16
@@ -86,6 +92,16 @@ def test_references_follow_overrides() -> None:
         ("dyt", "dyt: expected group=option or key=value"),
         ("--norm=dyt", "expected group=option or key=value"),
         ("norm.alpha0=${optim.nothing}", "config: Interpolation key 'optim.nothing' not found"),
+        ("norm.alpha0=${foo", "config: "),
+        ("optim.lr=${oc.env:HOME}", "expected a number"),
+        ("optim.lr=.nan", "expected a number"),
+        ("optim.betas=[0.9,x]", "expected a list of numbers"),
+        ("optim={lr: x}", "optim.lr=x: expected a number"),
+        ("optim={momentum: 1}", "optim.momentum: there is no such key"),
+        ("model.img_size=16", "model.img_size: the data decide it; set data.img_size"),
+        ("norm.name=ln", "norm.name: it belongs to the file; pick another by norm=<option>"),
+        ("data.module=foo", "data.module: it belongs to the file; pick another by data=<option>"),
+        ("defaults.norm=ln", "defaults.norm: pick an option by norm=<option>"),
         ("experiment=nothing", "there is no such experiment; choose from"),
     ],
 )
@@ -112,12 +128,30 @@ def test_broken_yaml_names_its_file(tmp_path: Path) -> None:
 
 
 def test_an_earlier_run_keeps_what_it_is() -> None:
-    saved = plain(compose(["norm=ln", "trainer.max_epochs=7"]))
-    cfg = recompose(saved, ["trainer=cpu", "trainer.max_epochs=9"], anew=("trainer",))
-    assert (cfg.norm.name, cfg.trainer.accelerator, cfg.trainer.max_epochs) == ("ln", "cpu", 9)
-    assert recompose(saved, ["trainer=cpu"], anew=("trainer",)).trainer.max_epochs == 7
-    with pytest.raises(UsageError, match="norm=dyt: an earlier run keeps its norm; what can be picked anew is trainer"):
-        recompose(saved, ["norm=dyt"], anew=("trainer",))
+    saved = plain(compose(["norm=ln", "trainer.max_epochs=7", "optim.lr=0.5"]))
+
+    def again(*argv: str) -> DictConfig:
+        return recompose(saved, list(argv), anew=("trainer",), free=("trainer", "data.workers"))
+
+    assert plain(again()) == saved
+    cfg = again("trainer=cpu", "trainer.max_epochs=9")
+    assert (cfg.norm.name, cfg.optim.lr, cfg.trainer.accelerator, cfg.trainer.max_epochs) == ("ln", 0.5, "cpu", 9)
+    assert again("trainer=cpu").trainer.max_epochs == 7
+    for argument in ("norm=dyt", "norm.eps=1", "seed=1", "data.img_size=16"):
+        words = f"{argument}: an earlier run keeps its own; what can be changed is trainer=, trainer, data.workers"
+        with pytest.raises(UsageError, match=re.escape(words)):
+            again(argument)
+
+
+def test_a_run_of_another_version() -> None:
+    saved = plain(compose([]))
+    del saved["monitor"]["samples"]
+    assert recompose(saved, [], anew=(), free=()).monitor.samples == compose([]).monitor.samples, "as it is today"
+    saved["optim"]["momentum"] = 0.9
+    with pytest.raises(UsageError, match=r"another version of this project: it has the key optim\.momentum"):
+        recompose(saved, [], anew=(), free=())
+    with pytest.raises(UsageError, match="not written by this project"):
+        recompose({"nothing": 1}, [], anew=(), free=())
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -126,7 +160,7 @@ def test_every_option_composes_and_every_key_is_explained(group: str, option: st
     assert show.headline(config.CONFIGS / group / f"{option}.yaml"), "the first line of a config file says what it is"
     cfg = compose(argv)
     notes = show.comments(cfg)
-    unexplained = [key for key, _ in config.leaves(cfg) if not key.startswith("defaults.") and key not in notes]
+    unexplained = [key for key, _ in leaves(cfg) if not key.startswith("defaults.") and key not in notes]
     assert not unexplained
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from {{cookiecutter.package_name}}.runs import RUN_DIR
+from {{cookiecutter.package_name}}.tasks.vit import ViTTask
 
 from .conftest import TINY
 from .test_runs import Start, load, rows, scalars
@@ -53,3 +54,25 @@ def test_curves_are_those_of_one_process(two_processes: Path, start: Start) -> N
         assert ours[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-6), key
     assert len(list(two_processes.glob("*tfevents*"))) == len(list(alone.glob("*tfevents*")))
     assert scalars(two_processes).keys() == scalars(alone).keys()
+
+
+def test_an_error_on_one_rank_ends_both(tmp_path: Path) -> None:
+    """A checkpoint of one rank would wait for the other, which waits for its gradients."""
+    script = tmp_path / "broken.py"
+    script.write_text(
+        "import os, sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        f"from {ViTTask.__module__} import ViTTask\n"
+        "import train\n"
+        "step = ViTTask.training_step\n"
+        "def fail(self, batch, batch_idx):\n"
+        "    if batch_idx == 2 and self.global_rank == 1:\n"
+        "        raise OSError('one bad image')\n"
+        "    return step(self, batch, batch_idx)\n"
+        "ViTTask.training_step = fail\n"
+        "train.main(sys.argv[1:])\n"
+    )
+    command = [sys.executable, str(script), *TINY, "trainer=ddp_cpu"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode != 0
+    assert "one bad image" in done.stderr

@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import DictConfig
 
-from {{cookiecutter.package_name}}.config import compose
+from {{cookiecutter.package_name}}.config import compose, plain
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.runs import RUN_DIR, open_run
 
@@ -18,15 +19,16 @@ LAUNCHERS = {
 
 @pytest.fixture
 def cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DictConfig:
-    for name in (RUN_DIR, "TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_JOB_ID"):
+    for name in (RUN_DIR, "TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_JOB_ID", "SLURM_JOB_NAME"):
         monkeypatch.delenv(name, raising=False)
     return compose([f"runs={tmp_path / 'runs'}", "norm=ln"])
 
 
-def save_checkpoint(run: Path) -> Path:
+def save_checkpoint(run: Path, cfg: DictConfig, epochs: int = 1) -> Path:
     file = run / "checkpoints" / "last.ckpt"
     file.parent.mkdir()
-    file.touch()
+    progress = {"fit_loop": {"epoch_progress": {"current": {"processed": epochs}}}}
+    torch.save({"config": plain(cfg), "global_step": 5, "state_dict": {}, "loops": progress}, file)
     return file
 
 
@@ -46,43 +48,74 @@ def test_a_rank_that_lightning_starts_shares_the_directory(cfg: DictConfig) -> N
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_a_restarted_job_goes_on_in_its_directory(launcher: str, cfg: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restarted_job_goes_on_in_its_directory(
+    launcher: str, cfg: DictConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in LAUNCHERS[launcher].items():
         monkeypatch.setenv(name, value)
     with open_run(cfg) as run:
-        assert (run.path.name, run.checkpoint) == ("vit-ln-abc", None)
-        file = save_checkpoint(run.path)
+        assert run.path.name.startswith("vit-ln-abc-")
+        assert run.checkpoint is None
+        file = save_checkpoint(run.path, cfg)
     with open_run(cfg) as again:
         assert (again.path, again.checkpoint) == (run.path, file)
+    cfg.monitor.every_n_steps = 7
+    with open_run(cfg) as same:
+        assert same.path == run.path, "what may change on a resume does not make another run"
+    cfg.optim.lr = 0.5
+    with open_run(cfg) as another:
+        assert another.path != run.path
+
+
+def test_a_name_in_a_job_is_not_shared_by_different_runs(cfg: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "abc")
     cfg.name = "mine"
-    with open_run(cfg) as named:
-        assert named.path.name == "mine"
+    with open_run(cfg) as run:
+        save_checkpoint(run.path, cfg)
+    cfg.optim.lr = 0.5
+    with pytest.raises(UsageError, match=r"mine: holds another run \(optim\.lr=0\.002, not 0\.5\)"), open_run(cfg):
+        pass
 
 
-def test_one_slurm_task_is_an_ordinary_run(cfg: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_JOB_ID": "abc"}.items():
+def test_an_interactive_slurm_shell_is_no_job(cfg: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SLURM_JOB_NAME": "bash", "SLURM_PROCID": "0", "SLURM_JOB_ID": "abc"}.items():
         monkeypatch.setenv(name, value)
     with open_run(cfg) as run:
         assert run.path.name == "vit-ln-1"
 
 
-def test_a_run_that_fails_at_once_leaves_nothing(cfg: DictConfig) -> None:
-    with pytest.raises(RuntimeError, match="at once"), open_run(cfg) as run:
+@pytest.mark.parametrize("name", ["a/b", "../a", "/a", "", ".hidden", "a b"])
+def test_a_name_is_a_name(name: str, cfg: DictConfig) -> None:
+    cfg.name = name
+    with pytest.raises(UsageError, match=r"name=.*: expected letters, digits"), open_run(cfg):
+        pass
+
+
+def test_runs_that_is_a_file(cfg: DictConfig, tmp_path: Path) -> None:
+    cfg.runs = str(tmp_path / "file")
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"runs=.*file: "), open_run(cfg):
+        pass
+
+
+def break_off(cfg: DictConfig, saved: bool) -> Path:
+    with open_run(cfg) as run:
         (run.path / "config.yaml").touch()
-        raise RuntimeError("at once")
-    assert not run.path.exists()
+        if saved:
+            save_checkpoint(run.path, cfg)
+        raise RuntimeError(run.path)
 
 
-def test_a_run_that_fails_later_keeps_what_it_has(cfg: DictConfig) -> None:
-    with pytest.raises(RuntimeError, match="later"), open_run(cfg) as run:
-        file = save_checkpoint(run.path)
-        raise RuntimeError("later")
-    assert file.exists()
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_run_that_fails_keeps_its_directory_from_the_first_checkpoint_on(saved: bool, cfg: DictConfig) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        break_off(cfg, saved)
+    assert caught.value.args[0].exists() == saved
 
 
 def test_a_name_that_is_taken(cfg: DictConfig) -> None:
     cfg.name = "mine"
     with open_run(cfg):
         pass
-    with pytest.raises(UsageError, match="resume=.*mine continues it"), open_run(cfg):
+    with pytest.raises(UsageError, match=r"resume=.*mine continues it"), open_run(cfg):
         pass

@@ -17,10 +17,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from {{cookiecutter.package_name}} import fit
+from {{cookiecutter.package_name}}.build import build_net
 from {{cookiecutter.package_name}}.config import compose, plain, recompose
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.norms import names
-from {{cookiecutter.package_name}}.runs import RUN_DIR, saved_checkpoint, saved_config
+from {{cookiecutter.package_name}}.runs import RUN_DIR, saved_checkpoint
 from {{cookiecutter.package_name}}.tasks.base import Task
 from {{cookiecutter.package_name}}.tasks.vit import ViTTask
 
@@ -81,7 +82,7 @@ def test_checkpoints_are_plain_and_say_how_they_were_made(start: Start) -> None:
     assert checkpoint["config"] == plain(compose([*TINY, "ema.decay=0.9", f"runs={run.parent}"]))
     keys = set(checkpoint["state_dict"])
     assert "net.blocks.1.norm2.alpha" in keys
-    assert "ema.module.blocks.1.norm2.alpha" in keys
+    assert "ema.blocks.1.norm2.alpha" in keys
     assert not [key for key in keys if "_orig_mod" in key]
 
 
@@ -101,48 +102,11 @@ def test_alpha_of_every_layer_is_in_the_events(start: Start) -> None:
     assert "throughput/samples_per_second" in found
 
 
-RANDOM = ["model.drop_path=0.2", "ema.decay=0.9", "data.augment.re_prob=0.5", "trainer.max_epochs=3"]
-
-
-@pytest.mark.parametrize("stop_at", [6, 9], ids=["between epochs", "in an epoch"])
-def test_a_resumed_run_equals_one_that_never_stopped(
-    start: Start, monkeypatch: pytest.MonkeyPatch, stop_at: int
-) -> None:
-    whole, expected = start(*RANDOM)
-
-    def stop(task: Task, *_: Any) -> None:
-        if task.trainer.global_step == stop_at:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ViTTask, "on_train_batch_start", stop)
-        with pytest.raises(SystemExit) as caught:
-            start(*RANDOM)
-    assert caught.value.code == 130
-    run = whole.with_name("vit-dyt-2")
-    assert load(run / "checkpoints" / "last.ckpt")["global_step"] == stop_at
-
-    resumed, values = start(cfg=recompose(saved_config(run), [f"resume={run}"], anew=()))
-
-    assert resumed == run
-    one, other = (load(path / "checkpoints" / "last.ckpt") for path in (whole, run))
-    assert all(torch.equal(one["state_dict"][key], other["state_dict"][key]) for key in one["state_dict"])
-    moments = [state["optimizer_states"][0]["state"][0]["exp_avg"] for state in (one, other)]
-    assert torch.equal(*moments)
-    metrics = [tag for tag in expected if "/" in tag]
-    assert {tag: values[tag] for tag in metrics} == {tag: expected[tag] for tag in metrics}
-    logged = [sorted(rows(path)) for path in (whole, run)]
-    deterministic = [[row for row in rows_of_one if not row[1].startswith("throughput")] for rows_of_one in logged]
-    assert deterministic[0] == deterministic[1]
-    curves = [scalars(path)["alpha/00_blocks.0.norm1"] for path in (whole, run)]
-    assert curves[0] == curves[1]
-
-
 def test_evaluate_prints_what_train_printed(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     run, values = start("norm=bn", "ema.decay=0.9")
     file, config = saved_checkpoint(run)
     assert file == run / "checkpoints" / "best.ckpt"
-    again = fit.evaluate(recompose(config, [], anew=()), file, "test")
+    again = fit.evaluate(recompose(config, [], anew=(), free=()), file, "test")
     assert set(again) == {"test/loss", "test/acc", "test/acc5"}
     for tag, value in again.items():
         assert value == pytest.approx(values[tag], abs=1e-6)
@@ -180,8 +144,8 @@ def test_gradient_norm_is_clipped(start: Start, monkeypatch: pytest.MonkeyPatch)
     assert min(logged) > 0.1, "what is logged is the norm before clipping"
 
 
-def test_the_average_of_the_net_by_the_formula(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    history = []
+def test_the_average_of_the_net_by_the_formula(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    history: list[torch.Tensor] = []
     step = Task.optimizer_step
 
     def record(task: Task, *args: Any, **kwargs: Any) -> None:
@@ -189,12 +153,14 @@ def test_the_average_of_the_net_by_the_formula(start: Start, monkeypatch: pytest
         history.append(task.net.head.weight.detach().clone())
 
     monkeypatch.setattr(Task, "optimizer_step", record)
-    run, _ = start("ema.decay=0.6", "trainer.max_epochs=1")
-    average = history[0]
-    for n, weight in enumerate(history[1:], start=2):
+    cfg = compose([*TINY, "ema.decay=0.6", "trainer.max_epochs=1", f"runs={tmp_path}"])
+    initial = build_net(cfg).get_parameter("head.weight").detach()
+    run, _ = start(cfg=cfg)
+    average = initial
+    for n, weight in enumerate(history, start=1):
         decay = min(0.6, (1 + n) / (10 + n))
         average = decay * average + (1 - decay) * weight
-    stored = load(run / "checkpoints" / "last.ckpt")["state_dict"]["ema.module.head.weight"]
+    stored = load(run / "checkpoints" / "last.ckpt")["state_dict"]["ema.head.weight"]
     torch.testing.assert_close(stored, average)
 
 
@@ -234,16 +200,42 @@ def test_the_command_line_gets_one_line_and_status_two(script: str, arguments: l
     assert line.startswith("error: ")
 
 
-def test_runs_that_cannot_be_taken_up(start: Start, tmp_path: Path) -> None:
-    run, _ = start()
-    with pytest.raises(UsageError, match=r"there is no run there.*; there is .*vit-dyt-1"):
-        saved_config(run.with_name("vit-dyt-9"))
-    with pytest.raises(UsageError, match=r"there is no checkpoint; there is .*vit-dyt-1"):
-        saved_checkpoint(run.with_name("vit-dyt-9"))
-    foreign = tmp_path / "foreign.ckpt"
-    torch.save({"state_dict": {}}, foreign)
-    with pytest.raises(UsageError, match=r"foreign\.ckpt: no checkpoint that train\.py wrote"):
-        saved_checkpoint(foreign)
-    foreign.write_bytes(b"no checkpoint at all")
-    with pytest.raises(UsageError, match=r"foreign\.ckpt: no checkpoint that train\.py wrote"):
-        saved_checkpoint(foreign)
+def test_a_compiled_net_trains_and_keeps_its_names(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def compile_eagerly(module: torch.nn.Module) -> None:
+        compiled.append(module)
+        module._compiled_call_impl = torch.compile(module._call_impl, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_eagerly)
+    plain_run, expected = start("ema.decay=0.9", "trainer.max_epochs=1")
+    run, values = start("compile=true", "ema.decay=0.9", "trainer.max_epochs=1")
+    assert len(compiled) == 2, "the net and its average"
+    one, other = (load(path / "checkpoints" / "last.ckpt")["state_dict"] for path in (plain_run, run))
+    assert one.keys() == other.keys()
+    assert values["test/loss"] == pytest.approx(expected["test/loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_sixteen_bits_keep_alpha_in_thirty_two(start: Start, precision: str) -> None:
+    run, _ = start(f"trainer.precision={precision}", "ema.decay=0.0", "trainer.max_epochs=1")
+    weights = load(run / "checkpoints" / "last.ckpt")["state_dict"]
+    assert weights["net.fc_norm.alpha"].dtype == torch.float32
+    assert weights["net.head.weight"].dtype == (torch.bfloat16 if precision == "bf16-true" else torch.float32)
+    assert not torch.equal(weights["net.fc_norm.alpha"], weights["net.fc_norm.alpha"].bfloat16().float())
+
+
+def test_training_says_nothing_on_stderr(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, "trainer.max_epochs=1", f"runs={tmp_path}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("epoch     1/1") == 1
+
+
+def test_no_validation_images_no_best_checkpoint(start: Start) -> None:
+    run, values = start("data.val_fraction=0.0", "trainer.max_epochs=1")
+    assert "test/acc" in values
+    assert saved_checkpoint(run)[0].name == "last.ckpt"
+    file, config = saved_checkpoint(run)
+    with pytest.raises(UsageError, match="split=val: the data have no such images"):
+        fit.evaluate(recompose(config, [], anew=(), free=()), file, "val")

@@ -12,16 +12,17 @@ from omegaconf import DictConfig
 from torch import nn
 
 from .config import plain
+from .data.base import DataModule
 from .devices import device_list, process_count, split_batch
-from .errors import UsageError
+from .errors import UsageError, require
 from .loggers import tensorboard
 from .loggers.metrics_csv import MetricsCSV
 from .norms import make_norm
-from .runs import Run
+from .runs import Run, load_checkpoint
 from .tasks.base import Task
 
 
-def build_data(cfg: DictConfig) -> L.LightningDataModule:
+def build_data(cfg: DictConfig) -> DataModule:
     """The data module, with its share of the total batch; what it finds (the number of classes, say) goes into `cfg`.
 
     Raises:
@@ -54,9 +55,7 @@ def build_task(cfg: DictConfig, device: torch.device | str | None = None) -> Tas
 
 def build_loggers(cfg: DictConfig, run: Run) -> list[Logger]:
     """TensorBoard, `metrics.csv`, and what `logger=` names besides."""
-    step = None
-    if run.checkpoint is not None:
-        step = torch.load(run.checkpoint, weights_only=True, map_location="meta")["global_step"]
+    step = None if run.checkpoint is None else load_checkpoint(run.checkpoint)["global_step"]
     loggers: list[Logger] = [tensorboard.build(run.path, step), MetricsCSV(run.path / "metrics.csv", step)]
     settings = plain(cfg.logger)
     if (name := settings.pop("name")) != "none":
@@ -71,9 +70,7 @@ def build_trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:
         UsageError: Lightning refuses a value of the section.
     """
     options = plain(cfg.trainer) | {"devices": device_list(cfg.trainer.devices)}
-    epochs = options["max_epochs"]
-    if epochs < 1 and not (epochs == -1 and options["max_steps"] > 0):
-        raise UsageError(f"trainer.max_epochs={epochs}: expected at least 1, or -1 with a trainer.max_steps to stop at")
+    _check_trainer(options, cfg.ema.decay)
     _, accumulate = split_batch(cfg.data.total_batch_size, cfg.data.batch_size, process_count(cfg.trainer))
     try:
         return L.Trainer(
@@ -84,5 +81,19 @@ def build_trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:
             enable_model_summary=False,
             **settings,
         )
-    except (MisconfigurationException, TypeError, ValueError) as error:
+    except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
         raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _check_trainer(options: dict[str, Any], ema_decay: float) -> None:
+    """Refuses what Lightning would take and stumble over later."""
+    epochs, steps, share = options["max_epochs"], options["max_steps"], options["limit_train_batches"]
+    bounded = epochs >= 1 or (epochs == -1 and steps > 0)
+    require(bounded, f"trainer.max_epochs={epochs}: expected at least 1, or -1 with trainer.max_steps")
+    require(steps == -1 or steps >= 1, f"trainer.max_steps={steps}: expected at least 1, or -1 for all of max_epochs")
+    require(share > 0, f"trainer.limit_train_batches={share}: expected more than 0")
+    for key in ("check_val_every_n_epoch", "log_every_n_steps"):
+        require(options[key] >= 1, f"trainer.{key}={options[key]}: expected a whole number from 1 on")
+    precision = str(options["precision"])
+    averages = not (ema_decay and precision in ("bf16-true", "16-true"))
+    require(averages, f"trainer.precision={precision}: ema needs 32 bits; take bf16-mixed, or ema.decay=0")

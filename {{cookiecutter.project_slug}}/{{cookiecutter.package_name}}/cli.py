@@ -10,6 +10,8 @@ from .errors import UsageError
 NOISE = (
     r".*does not have many workers.*",  # configs/data/ says how many, and small images want none
     r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
+    r".*Total length of `list` across ranks is zero.*",  # data without a validation split
+    r".*ModelCheckpoint\(monitor=.*could not find the monitored key.*",  # the same
     r".*number of training batches .* is smaller than the logging interval.*",
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # lightning's, about torch
     r".*recommended to use `self.log\(.*sync_dist=True\)`.*",  # torchmetrics reduce themselves

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import RichProgressBar
 from omegaconf import DictConfig
 
 from .build import build_data, build_loggers, build_task, build_trainer
+from .callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from .callbacks.console import EpochLines
 from .callbacks.norm_monitor import NormMonitor
 from .callbacks.record import ConfigRecord
@@ -18,8 +18,9 @@ from .callbacks.seeding import StepSeeding
 from .callbacks.throughput import Throughput
 from .cli import quiet
 from .config import plain
-from .errors import require
-from .runs import Run, open_run, peak_memory_bytes, write_summary
+from .data.base import DataModule
+from .errors import UsageError, require
+from .runs import Run, best_checkpoint, load_checkpoint, open_run, peak_memory_bytes, write_summary
 from .show import print_summary, print_tree
 from .tasks.base import Task
 
@@ -34,37 +35,50 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
         UsageError: the config asks for something that cannot be; nothing is left behind.
     """
     quiet()
+    require(0 <= cfg.seed < 2**32, f"seed={cfg.seed}: expected a whole number from 0 to 4294967295")
+    require(cfg.save_every_n_steps >= 0, f"save_every_n_steps={cfg.save_every_n_steps}: expected 0 or more")
     data, task = build_data(cfg), build_task(cfg)
     data.prepare_data()  # a download that fails does so before anything is made
+    data.check_trainable(cfg.data.total_batch_size // data.batch_size)
     with open_run(cfg) as run:
         return run.path, _train(cfg, run, data, task)
 
 
 def evaluate(cfg: DictConfig, checkpoint: Path, split: str) -> dict[str, float]:
-    """The metrics of a checkpoint on `split`, "val" or "test", as training would have printed them; printed here too."""
+    """The metrics of a checkpoint on `split`, "val" or "test", as training would have printed them; printed here too.
+
+    Raises:
+        UsageError: no such split, data of other classes or sizes, or weights that do not fit the net.
+    """
     require(split in ("val", "test"), f"split={split}: choose val or test")
     quiet()
-    data, task = build_data(cfg), build_task(cfg)
+    trained_on = cfg.model.num_classes if "num_classes" in cfg.model else None
+    data = build_data(cfg)
+    found = data.found.get("num_classes")
+    require(found == trained_on, f"data: the net was trained on {trained_on} classes, and these have {found}")
+    task = build_task(cfg)
     data.prepare_data()
-    task.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["state_dict"])
-    progress = [RichProgressBar()] if sys.stdout.isatty() else []
+    try:
+        task.load_state_dict(load_checkpoint(checkpoint, "cpu")["state_dict"])
+    except RuntimeError as error:
+        raise UsageError(f"{checkpoint}: its weights do not fit this net; was the code changed?") from error
+    progress = [RichProgressBar(refresh_rate=10)] if sys.stdout.isatty() else []
     trainer = build_trainer(
         cfg, logger=False, enable_checkpointing=False, callbacks=progress, enable_progress_bar=bool(progress)
     )
     measure = trainer.validate if split == "val" else trainer.test
-    metrics = dict(measure(task, datamodule=data, verbose=False)[0])
+    metrics: dict[str, float] = dict(*measure(task, datamodule=data, verbose=False))
+    require(bool(metrics), f"split={split}: the data have no such images")
     if trainer.is_global_zero:
         for tag, value in metrics.items():
             print(f"{tag} {value:.6f}")
     return metrics
 
 
-def _train(cfg: DictConfig, run: Run, data: L.LightningDataModule, task: Task) -> dict[str, Any]:
-    best = ModelCheckpoint(
-        run.checkpoints, "best", monitor=cfg.task.monitor, mode=cfg.task.monitor_mode, enable_version_counter=False
-    )
+def _train(cfg: DictConfig, run: Run, data: DataModule, task: Task) -> dict[str, Any]:
     throughput = Throughput(cfg.data.total_batch_size)
     terminal = sys.stdout.isatty()
+    every = cfg.save_every_n_steps
     trainer = build_trainer(
         cfg,
         default_root_dir=run.path,
@@ -75,14 +89,13 @@ def _train(cfg: DictConfig, run: Run, data: L.LightningDataModule, task: Task) -
             LogStep(),
             NormMonitor(cfg.monitor.every_n_steps, cfg.monitor.samples, run.path),
             throughput,
-            best,
-            *_last_checkpoints(run, cfg.save_every_n_steps),
-            ConfigRecord(plain(cfg)),
-            RichProgressBar() if terminal else EpochLines(),
+            BestCheckpoint(run.checkpoints, cfg.task.monitor, cfg.task.monitor_mode),
+            LastCheckpoint(run.checkpoints, every),
+            ConfigRecord(plain(cfg), run.path),
+            RichProgressBar(refresh_rate=10) if terminal else EpochLines(),
         ],
     )
     if trainer.is_global_zero:
-        run.save_config(cfg)
         print_tree(cfg)
     try:
         trainer.fit(task, datamodule=data, ckpt_path=run.checkpoint, weights_only=True)
@@ -98,23 +111,12 @@ def _train(cfg: DictConfig, run: Run, data: L.LightningDataModule, task: Task) -
         "parameters": sum(parameter.numel() for parameter in task.net.parameters()),
         "peak_memory_bytes": peak_memory_bytes(),
     }  # read before the test, which takes the callbacks back to where the best checkpoint was saved
-    trainer.test(task, datamodule=data, ckpt_path=best.best_model_path or None, verbose=False, weights_only=True)
+    trainer.test(task, datamodule=data, ckpt_path=best_checkpoint(run.path), verbose=False, weights_only=True)
     values |= _metrics(trainer)
     if trainer.is_global_zero:
         write_summary(run, cfg, values)
         print_summary(run.path, values)
     return values
-
-
-def _last_checkpoints(run: Run, every_n_steps: int) -> list[ModelCheckpoint]:
-    """`last.ckpt` at the end of every epoch, when something breaks, and every so many steps if that is wanted."""
-    each_epoch = ModelCheckpoint(
-        run.checkpoints, "last", save_on_train_epoch_end=True, save_on_exception=True, enable_version_counter=False
-    )
-    each_n_steps = ModelCheckpoint(
-        run.checkpoints, "last", every_n_train_steps=every_n_steps, enable_version_counter=False
-    )
-    return [each_epoch, each_n_steps] if every_n_steps else [each_epoch]
 
 
 def _metrics(trainer: L.Trainer) -> dict[str, float]:

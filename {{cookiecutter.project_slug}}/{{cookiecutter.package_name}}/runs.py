@@ -1,12 +1,15 @@
 """Run directories: where one is made, how one is taken up again, and what it says when it has finished."""
 
+import hashlib
 import json
+import math
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,13 +17,18 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from .config import plain
 from .errors import UsageError
+from .values import leaves
 
 RUN_DIR = "DYT_RUN_DIR"  # tells the other ranks, which Lightning starts with the same argv, what rank 0 decided
+
+# What may change when a run goes on, and when it is measured again; the rest is what it is.
+MACHINE = ("data.batch_size", "data.download", "data.pin_memory", "data.root", "data.workers", "trainer")
+RESUMABLE = ("resume", "compile", "logger", "monitor", "save_every_n_steps", *MACHINE)
+EVALUABLE = ("compile", "data", "trainer")
 
 
 @dataclass(frozen=True)
@@ -34,46 +42,72 @@ class Run:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def save_config(self, cfg: DictConfig) -> None:
-        (self.path / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
-
-
 
 def last_checkpoint(run_dir: Path) -> Path | None:
-    path = run_dir / "checkpoints" / "last.ckpt"
-    return path if path.exists() else None
+    """The latest by steps of `last.ckpt` and what Lightning saves before SLURM stops a job."""
+    files = [*run_dir.glob("checkpoints/last.ckpt"), *run_dir.glob("hpc_ckpt_*.ckpt")]
+    return max(files, key=lambda file: load_checkpoint(file)["global_step"], default=None)
+
+
+def load_checkpoint(file: Path, device: str = "meta") -> dict[str, Any]:
+    """What `file` holds, tensors on `device`.
+
+    Raises:
+        UsageError: it is damaged, or none of this project's checkpoints.
+    """
+    import torch  # takes a second to import, which a mistyped key should not cost
+
+    try:
+        checkpoint = torch.load(file, weights_only=True, map_location=device)
+    except (
+        AttributeError,
+        EOFError,
+        IndexError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        UnpicklingError,
+        ValueError,
+    ) as error:
+        raise UsageError(f"{file}: damaged, or no checkpoint") from error
+    if not isinstance(checkpoint, dict) or not {"config", "global_step", "state_dict"} <= checkpoint.keys():
+        raise UsageError(f"{file}: no checkpoint that train.py wrote")
+    return checkpoint
 
 
 def saved_config(run_dir: Path) -> dict[str, Any]:
     """The config of an earlier run that can be resumed.
 
     Raises:
-        UsageError: there is no such run, or it has saved no checkpoint yet.
+        UsageError: there is no such run, it has saved no checkpoint yet, or its files are damaged.
     """
     if not (run_dir / "config.yaml").is_file():
         raise UsageError(f"resume={run_dir}: there is no run there (no config.yaml){_existing(run_dir.parent)}")
-    if last_checkpoint(run_dir) is None:
+    last = last_checkpoint(run_dir)
+    if last is None:
         raise UsageError(f"resume={run_dir}: that run has saved no checkpoint yet; start it anew")
-    return OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))  # type: ignore[return-value]
+    return dict(load_checkpoint(last)["config"])
 
 
 def saved_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
-    """A checkpoint file, or the best one of a run directory, and the config it was made with.
+    """A checkpoint file, or the best one of a run directory (the last where none is best), and its config.
 
     Raises:
         UsageError: there is none, or the file is not a checkpoint of this project.
     """
     if not str(path).strip("."):
         raise UsageError("checkpoint=: name a run directory or a checkpoint file, as in checkpoint=runs/vit-dyt-1")
-    file = path / "checkpoints" / "best.ckpt" if path.is_dir() else path
+    file = (best_checkpoint(path) or path) if path.is_dir() else path
     if not file.is_file():
         folder = path if path.is_dir() else path.parent
         raise UsageError(f"checkpoint={path}: there is no checkpoint{_existing(folder)}")
-    try:
-        return file, torch.load(file, weights_only=True, map_location="meta")["config"]
-    except (KeyError, TypeError, RuntimeError, UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"checkpoint={file}: no checkpoint that train.py wrote: {reason}") from error
+    return file, dict(load_checkpoint(file)["config"])
+
+
+def best_checkpoint(run_dir: Path) -> Path | None:
+    """`best.ckpt`, or `last.ckpt` of a run that validated nothing."""
+    files = [run_dir / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
+    return next((file for file in files if file.exists()), None)
 
 
 @contextmanager
@@ -91,20 +125,22 @@ def open_run(cfg: DictConfig) -> Iterator[Run]:
         path = Path(cfg.resume)
         goes_on = True
     elif (job := _launched_as()) is not None:
-        path = Path(cfg.runs) / (cfg.name or f"{stem}-{job}")
+        path = Path(cfg.runs) / (cfg.name or f"{stem}-{job}-{_digest(cfg)}")
         path.mkdir(parents=True, exist_ok=True)  # by the first of many processes; after a restart it is there
         goes_on = True
     else:
         path = _make(Path(cfg.runs), cfg.name, stem)
         made, goes_on = True, False
     run = Run(path, last_checkpoint(path) if goes_on else None)
+    if run.checkpoint is not None:
+        _check_goes_on(run, cfg)
     before = os.environ.get(RUN_DIR)
     os.environ[RUN_DIR] = str(path.resolve())
     try:
         yield run
     except BaseException:
         if made and not run.checkpoints.exists():
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # the error at hand counts, not what Windows keeps open
         raise
     finally:
         if before is None:
@@ -112,16 +148,23 @@ def open_run(cfg: DictConfig) -> Iterator[Run]:
 
 
 def _make(root: Path, name: str | None, stem: str) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
+    if name is not None and not re.fullmatch(r"\w[\w.-]*", name):
+        raise UsageError(
+            f"name={name}: expected letters, digits, '-', '_' and '.', as in name=my-run; runs= says where"
+        )
     number = 1
     while True:
         path = root / (name or f"{stem}-{number}")
         try:
-            path.mkdir()
+            path.mkdir(parents=True)
         except FileExistsError:
+            if not root.is_dir():
+                raise UsageError(f"runs={root}: expected a directory, this is a file") from None
             if name:
                 raise UsageError(f"name={name}: {path} exists; resume={path} continues it, or choose another") from None
             number += 1
+        except OSError as error:
+            raise UsageError(f"runs={root}: no directory can be made there ({error.strerror})") from error
         else:
             return path
 
@@ -130,9 +173,38 @@ def _launched_as() -> str | None:
     """The job's identity if torchrun or SLURM started every rank; None if one process starts the others."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return os.environ["TORCHELASTIC_RUN_ID"]
-    if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
-        return os.environ["SLURM_JOB_ID"]
+    if "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        return os.environ.get("SLURM_JOB_ID")
     return None
+
+
+def _identity(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a run the run it is: its config without what may change when it goes on."""
+    ignored = ("defaults", "name", "runs", *RESUMABLE)
+    return {key: value for key, value in leaves(cfg) if not any(f"{key}.".startswith(f"{one}.") for one in ignored)}
+
+
+def _digest(cfg: DictConfig) -> str:
+    return hashlib.sha256(json.dumps(_identity(plain(cfg)), sort_keys=True).encode()).hexdigest()[:4]
+
+
+def _check_goes_on(run: Run, cfg: DictConfig) -> None:
+    """Refuses to go on with another run's checkpoint, or with one that has nothing left to do."""
+    assert run.checkpoint is not None
+    checkpoint = load_checkpoint(run.checkpoint)
+    one, other = _identity(checkpoint["config"]), _identity(plain(cfg))
+    if different := [key for key in other if one.get(key) != other[key]]:
+        key = different[0]
+        raise UsageError(
+            f"{run.path}: holds another run ({key}={one.get(key)}, not {other[key]}); name=<name> starts a new one"
+        )
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    steps = checkpoint["global_step"]
+    if 0 < cfg.trainer.max_epochs <= epochs or 0 < cfg.trainer.max_steps <= steps:
+        raise UsageError(
+            f"{run.path}: that run is finished after {epochs} epochs, {steps} steps; a higher trainer.max_epochs"
+            " goes on, evaluate.py measures it"
+        )
 
 
 def _existing(folder: Path) -> str:
@@ -143,7 +215,10 @@ def _existing(folder: Path) -> str:
 def write_summary(run: Run, cfg: DictConfig, values: dict[str, Any]) -> None:
     """`summary.json`: final metrics by their tags, and what one needs to tell the run from another."""
     facts = {"norm": plain(cfg)["norm"], "seed": cfg.seed, "versions": _versions(), "git": _git()}
-    (run.path / "summary.json").write_text(json.dumps(values | facts, indent=2) + "\n", encoding="utf-8")
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
+    }
+    (run.path / "summary.json").write_text(json.dumps(finite | facts, indent=2) + "\n", encoding="utf-8")
 
 
 def _versions() -> dict[str, str]:
@@ -167,6 +242,8 @@ def _git() -> dict[str, Any] | None:
 
 def peak_memory_bytes() -> int | None:
     """The most this process has held: on the GPU if it used one, else in main memory; None where it cannot be told."""
+    import torch
+
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     try:

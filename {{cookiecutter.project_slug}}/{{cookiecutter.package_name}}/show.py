@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from .config import CONFIGS, ROOTED, compose, groups, leaves, plain
+from .config import CONFIGS, ROOTED, compose, groups, plain
+from .values import leaves
 
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<value>[^#]*?)(?:\s+#\s*(?P<comment>.*))?$")
 

@@ -1,14 +1,16 @@
 """Pictures of what the callbacks record. Figures are made without pyplot: no display, no global state."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 
-def alpha_heat_map(steps: Sequence[int], alphas: Sequence[Mapping[str, float]]) -> Figure:
-    """alpha over step (across) and depth (downwards), as a figure.
+def alpha_heat_map(steps: Sequence[int], alphas: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """alpha over step (across) and depth (downwards), as (H, W, 3) bytes.
 
     Args:
         steps: optimiser steps, rising.
@@ -23,11 +25,11 @@ def alpha_heat_map(steps: Sequence[int], alphas: Sequence[Mapping[str, float]]) 
     axes.set_yticks(np.arange(len(layers)) + 0.5, layers, fontsize=8)
     axes.invert_yaxis()
     figure.colorbar(mesh, label="alpha")
-    return figure
-
-
-def pixels(figure: Figure) -> np.ndarray:
-    """The figure as (H, W, 3) bytes."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def write_png(pixels: np.ndarray, path: Path) -> None:
+    """Writes (H, W, 3) bytes."""
+    Image.fromarray(pixels).save(path)

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from ..errors import require
 from ..tasks.base import Task
 from .norm_statistics import input_readings, norm_sums, scalar_readings
 
@@ -35,11 +36,13 @@ class NormMonitor(L.Callback):
     """
 
     def __init__(self, every_n_steps: int = 50, samples: int = 16, folder: Path | None = None) -> None:
+        require(every_n_steps >= 0, f"monitor.every_n_steps={every_n_steps}: expected 0 (off) or more")
+        require(samples >= 1, f"monitor.samples={samples}: expected at least 1")
         self.every_n_steps, self.samples, self.folder = every_n_steps, samples, folder
         self.layers: list[str] = []  # all norms, in the order of execution
         self.steps: list[int] = []
         self.alphas: list[dict[str, float]] = []  # by tag, one row a step
-        self._drawn = 1  # looks that the last picture held
+        self._drawn = 4  # looks that the last picture held
         self._charted = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -79,7 +82,7 @@ class NormMonitor(L.Callback):
             self._chart(trainer, {tag.partition("/")[0] for tag in values})
         self.steps.append(trainer.global_step)
         self.alphas.append(alphas)
-        if len(self.steps) >= 2 * self._drawn:  # anew whenever the record has doubled: seldom, however long the run
+        if len(self.steps) >= 4 * self._drawn:  # seldom, however long the run
             self._draw(trainer)
 
     def _chart(self, trainer: L.Trainer, quantities: set[str]) -> None:
@@ -94,11 +97,13 @@ class NormMonitor(L.Callback):
         self._drawn = len(self.steps)
         if not trainer.is_global_zero or self._drawn < 2 or not self.alphas[-1]:
             return
-        from .figures import alpha_heat_map, pixels  # imports matplotlib
+        from .figures import alpha_heat_map, write_png  # imports matplotlib
 
-        figure, title = alpha_heat_map(self.steps, self.alphas), "alpha over depth and step"
+        picture = alpha_heat_map(self.steps, self.alphas)
         if self.folder is not None:
-            figure.savefig(self.folder / "alpha.png")
+            write_png(picture, self.folder / "alpha.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(title, pixels(figure), trainer.global_step, dataformats="HWC")
+                logger.experiment.add_image(
+                    "alpha over depth and step", picture, trainer.global_step, dataformats="HWC"
+                )

@@ -1,5 +1,6 @@
 """What every family's LightningModule shares: optimiser, schedule, clipping, EMA and compilation."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,7 +8,6 @@ import lightning as L
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..errors import UsageError
 from .optim import SCHEDULES, lr_factor, parameter_groups
@@ -37,22 +37,25 @@ class Task(L.LightningModule):
         super().__init__()
         _check(optim, schedule, ema_decay)
         self.net = net
-        self.ema = AveragedModel(net, use_buffers=True).requires_grad_(False) if ema_decay else None
+        self.ema = copy.deepcopy(net).requires_grad_(False) if ema_decay else None
         self.optim, self.schedule, self.ema_decay = dict(optim), dict(schedule), ema_decay
         self.compiled = compile
 
     @property
     def eval_net(self) -> nn.Module:
-        return self.net if self.ema is None else self.ema.module
+        return self.net if self.ema is None else self.ema
 
     def net_inputs(self, batch: Any) -> tuple[Any, ...]:
         """What the net is called with for this batch, for callbacks that look into it."""
         raise NotImplementedError
 
     def configure_model(self) -> None:
-        """Compiles in place and before DDP wraps, so that the keys of the state dict stay as they are."""
-        if self.compiled:
-            for net in {self.net, self.eval_net}:
+        """Compiles in place and before DDP wraps, so that the keys of the state dict stay as they are.
+
+        Lightning calls this for every stage, so only what is not compiled yet is.
+        """
+        for net in {self.net, self.eval_net} if self.compiled else ():
+            if net._compiled_call_impl is None:
                 net.compile()
 
     def configure_optimizers(self) -> Any:
@@ -64,23 +67,40 @@ class Task(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        self.log("lr", optimizer.param_groups[0]["lr"])
+        step = self.trainer.global_step
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (step + 1) % every == 0:  # not by self.log, which copies a number to the device
+            for logger in self.trainer.loggers:
+                logger.log_metrics({"lr": optimizer.param_groups[0]["lr"]}, step)
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clips the norm of all gradients to `optim.clip_norm` (0: not at all), and logs what it was before."""
-        norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.optim["clip_norm"] or float("inf"))
+        gradients = [parameter.grad for parameter in self.net.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if self.optim["clip_norm"]:
+            nn.utils.clip_grads_with_norm_(self.net.parameters(), self.optim["clip_norm"], norm)
         self.log("train/grad_norm", norm)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         if self.ema is not None:
             step = self.trainer.global_step + 1  # counted once this hook returns
-            self.ema.multi_avg_fn = get_ema_multi_avg_fn(min(self.ema_decay, (1 + step) / (10 + step)))
-            self.ema.update_parameters(self.net)
+            update_average(self.ema, self.net, min(self.ema_decay, (1 + step) / (10 + step)))
 
     def _may_fuse(self) -> bool:
         """Fused AdamW unscales fp16 gradients itself, after the clipping that should see them unscaled."""
         return self.trainer.precision != "16-mixed" and self.device.type in ("cpu", "cuda")
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, net: nn.Module, decay: float) -> None:
+    """decay * average + (1 - decay) * net, in place: parameters and buffers; whole numbers are those of net."""
+    ours, theirs = ([*module.parameters(), *module.buffers()] for module in (average, net))
+    floats = [(one, other) for one, other in zip(ours, theirs, strict=True) if one.is_floating_point()]
+    torch._foreach_lerp_([one for one, _ in floats], [other for _, other in floats], 1 - decay)
+    for one, other in zip(ours, theirs, strict=True):
+        if not one.is_floating_point():
+            one.copy_(other)
 
 
 def _check(optim: Mapping[str, Any], schedule: Mapping[str, Any], ema_decay: float) -> None:

@@ -62,6 +62,11 @@ class ViTTask(Task):
 
 def build(net: nn.Module, cfg: DictConfig, **base: Any) -> ViTTask:
     """The task of `cfg`, whose model was made for the data's classes."""
+    monitors = {"val/acc": "max", "val/acc5": "max", "val/loss": "min"}
+    monitor, mode = cfg.task.monitor, cfg.task.monitor_mode
+    if monitors.get(monitor) != mode:
+        choice = ", ".join(f"{tag} ({best})" for tag, best in monitors.items())
+        raise UsageError(f"task.monitor={monitor}, task.monitor_mode={mode}: choose from {choice}")
     return ViTTask(net, num_classes=cfg.model.num_classes, label_smoothing=cfg.task.label_smoothing, **base)
 
 
