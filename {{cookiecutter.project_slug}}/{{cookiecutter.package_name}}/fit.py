@@ -20,8 +20,9 @@ from .cli import quiet
 from .config import plain
 from .data.base import DataModule
 from .errors import UsageError, require
-from .runs import Run, best_checkpoint, load_checkpoint, open_run, peak_memory_bytes, write_summary
+from .runs import Run, best_checkpoint, load_checkpoint, open_run
 from .show import print_summary, print_tree
+from .summary import peak_memory_bytes, write_summary
 from .tasks.base import Task
 
 

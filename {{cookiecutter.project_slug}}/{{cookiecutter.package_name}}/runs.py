@@ -1,18 +1,13 @@
-"""Run directories: where one is made, how one is taken up again, and what it says when it has finished."""
+"""Run directories: where one is made, and how one is taken up again."""
 
 import hashlib
 import json
-import math
 import os
-import platform
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -210,45 +205,3 @@ def _check_goes_on(run: Run, cfg: DictConfig) -> None:
 def _existing(folder: Path) -> str:
     runs = sorted(path.parent for path in folder.glob("*/config.yaml"))
     return f"; there is {', '.join(map(str, runs[-5:]))}" if runs else ""
-
-
-def write_summary(run: Run, cfg: DictConfig, values: dict[str, Any]) -> None:
-    """`summary.json`: final metrics by their tags, and what one needs to tell the run from another."""
-    facts = {"norm": plain(cfg)["norm"], "seed": cfg.seed, "versions": _versions(), "git": _git()}
-    finite = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
-    }
-    (run.path / "summary.json").write_text(json.dumps(finite | facts, indent=2) + "\n", encoding="utf-8")
-
-
-def _versions() -> dict[str, str]:
-    libraries = {name: version(name) for name in ("torch", "lightning") if name in sys.modules}
-    return {"python": platform.python_version()} | libraries
-
-
-def _git() -> dict[str, Any] | None:
-    """Commit and whether there are changes on top; None outside a repository or without git."""
-
-    def git(*command: str) -> str:
-        done = subprocess.run(["git", *command], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
-        return done.stdout.strip()
-
-    try:
-        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return {"commit": commit, "changed": bool(changes)}
-
-
-def peak_memory_bytes() -> int | None:
-    """The most this process has held: on the GPU if it used one, else in main memory; None where it cannot be told."""
-    import torch
-
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated()
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
