@@ -30,7 +30,7 @@ class Late(nn.Module):
 def readings(net: nn.Module, x: torch.Tensor) -> dict[str, float]:
     sums = norm_statistics.norm_sums(net, [x])
     totals = [row.tolist() for row in sums.values()]
-    alphas = norm_statistics.scalar_readings(net, list(sums), "alpha")
+    alphas = norm_statistics.scalar_readings(net, list(sums))
     return norm_statistics.input_readings(list(sums), totals, {tag.partition("/")[2] for tag in alphas})
 
 

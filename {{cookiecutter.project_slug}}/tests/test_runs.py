@@ -15,6 +15,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import evaluate
 import train
 from {{cookiecutter.package_name}} import fit
 from {{cookiecutter.package_name}}.build import build_net
@@ -110,6 +111,14 @@ def test_evaluate_prints_what_train_printed(start: Start, capsys: pytest.Capture
     assert set(again) == {"test/loss", "test/acc", "test/acc5"}
     for tag, value in again.items():
         assert value == pytest.approx(values[tag], abs=1e-6)
+
+
+def test_evaluate_keeps_the_precision_of_the_run(start: Start) -> None:
+    run, values = start("trainer.precision=bf16-mixed")
+    kept = evaluate.main([f"checkpoint={run}"])
+    assert kept["test/loss"] == pytest.approx(values["test/loss"], abs=1e-6)
+    full = evaluate.main([f"checkpoint={run}", "trainer.precision=32-true"])
+    assert abs(full["test/loss"] - values["test/loss"]) > 1e-6, "or this test cannot see a difference"
 
 
 def test_accumulated_gradients_make_the_same_step(start: Start) -> None:

@@ -72,8 +72,8 @@ class NormMonitor(L.Callback):
         self._draw(trainer)
 
     def _log(self, trainer: L.Trainer, task: Task, totals: list[list[float]] | None) -> None:
-        alphas = scalar_readings(task.net, self.layers, "alpha")
-        values = alphas | scalar_readings(task.net, self.layers, "shift")
+        values = scalar_readings(task.net, self.layers)
+        alphas = {tag: value for tag, value in values.items() if tag.startswith("alpha/")}
         if totals is not None:
             values |= input_readings(self.layers, totals, {tag.partition("/")[2] for tag in alphas})
         for logger in trainer.loggers:

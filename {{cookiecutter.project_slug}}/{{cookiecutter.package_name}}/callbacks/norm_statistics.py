@@ -67,19 +67,15 @@ def input_readings(layers: Sequence[str], sums: Sequence[Sequence[float]], point
     return values
 
 
-def scalar_readings(net: nn.Module, layers: Sequence[str], scalar: str | None = None) -> dict[str, float]:
-    """`alpha/<layer>`, say, of every layer that has such a parameter of one element; a single copy from the device.
-
-    Without `scalar` it is every scalar of every point-wise norm.
-    """
-    found = {}
-    for label, layer in zip(labels(layers), layers, strict=True):
-        norm = net.get_submodule(layer)
-        own = list(norm.scalars) if isinstance(norm, PointwiseNorm) else []
-        for name in own if scalar is None else [scalar]:
-            parameter = getattr(norm, name, None)
-            if isinstance(parameter, Tensor) and parameter.numel() == 1:
-                found[f"{name}/{label}"] = parameter.detach().reshape(1)
+def scalar_readings(net: nn.Module, layers: Sequence[str]) -> dict[str, float]:
+    """Every scalar of every point-wise norm, `alpha/<layer>` and the like; a single copy from the device."""
+    norms = zip(labels(layers), (net.get_submodule(layer) for layer in layers), strict=True)
+    found = {
+        f"{name}/{label}": getattr(norm, name).detach()
+        for label, norm in norms
+        if isinstance(norm, PointwiseNorm)
+        for name in norm.scalars
+    }
     return dict(zip(found, torch.cat(list(found.values())).tolist(), strict=True)) if found else {}
 
 

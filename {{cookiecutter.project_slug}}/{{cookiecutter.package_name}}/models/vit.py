@@ -74,7 +74,7 @@ def build(
 def init_weights(net: VisionTransformer, head_gain: float = 1.0) -> None:
     """Width-consistent scales for a ViT, in place: by the table of `init.py`, and positions of std 0.5.
 
-    Patches are of std 1; at timm's 0.02 a short training of a small net does not find out where they are (docs/vit.md).
+    Patches are of std 1; timm's 0.02 beside them cost a small net up to a point of accuracy (docs/vit.md).
     """
     writers = [layer for name, layer in net.named_modules() if name.endswith(("attn.proj", "mlp.fc2"))]
     if net.pos_embed is not None:
