@@ -1,4 +1,4 @@
-"""Measures a checkpoint: `python evaluate.py checkpoint=runs/vit-dyt-1` prints the metrics that training printed."""
+"""Measures a checkpoint: `python evaluate.py checkpoint=runs/<run>` prints the metrics that training printed."""
 
 from pathlib import Path
 

@@ -1,7 +1,8 @@
 """Small runs that any test can ask for."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,16 @@ from omegaconf import DictConfig
 from {{cookiecutter.package_name}} import fit
 from {{cookiecutter.package_name}}.config import compose
 
-TINY = [
-    "model.depth=2",
-    "model.embed_dim=32",
-    "model.num_heads=2",
-    "data.total_batch_size=32",
-    "trainer.limit_train_batches=6",
-    "trainer.log_every_n_steps=1",
-    "trainer.max_epochs=2",
-    "monitor.every_n_steps=4",
-]
+from .runs import Start, Tiny
+
+DEFAULT = compose([]).defaults.task
+# Of every family, the default one first.
+FAMILIES: list[Tiny] = sorted(
+    (import_module(f".{file.stem}", __package__).TINY for file in Path(__file__).parent.glob("*_tiny.py")),
+    key=lambda tiny: (tiny.family != DEFAULT, tiny.family),
+)
+# What a test must find in every family; the others take the default one.
+each_family = pytest.mark.parametrize("tiny", FAMILIES, ids=str, indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -30,13 +31,18 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="module")
+def tiny(request: pytest.FixtureRequest) -> Tiny:
+    return getattr(request, "param", FAMILIES[0])
+
+
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., tuple[Path, dict[str, Any]]]]:
+def start(tiny: Tiny, tmp_path: Path) -> Iterator[Start]:
     """`start("norm=ln", ...)` trains a tiny net for two epochs and returns its run directory and summary."""
     handler = signal.getsignal(signal.SIGINT)
 
     def train(*argv: str, cfg: DictConfig | None = None) -> tuple[Path, dict[str, Any]]:
-        return fit.train(cfg or compose([*TINY, f"runs={tmp_path / 'runs'}", *argv]))
+        return fit.train(cfg or compose([*tiny.argv, f"runs={tmp_path / 'runs'}", *argv]))
 
     yield train
     signal.signal(signal.SIGINT, handler)  # Lightning ignores Ctrl-C once it has seen one

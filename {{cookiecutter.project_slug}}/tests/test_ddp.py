@@ -9,20 +9,19 @@ import pytest
 import torch
 
 from {{cookiecutter.package_name}}.runs import RUN_DIR
-from {{cookiecutter.package_name}}.tasks.vit import ViTTask
+from {{cookiecutter.package_name}}.tasks.base import Task
 
-from .conftest import TINY
-from .test_runs import Start, load, rows, scalars
+from .conftest import each_family
+from .runs import ROOT, Start, Tiny, load, rows, scalars
 
-ROOT = Path(__file__).parents[1]
 ONE_STEP = ["trainer.max_epochs=1", "trainer.limit_train_batches=1"]
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_processes(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of `python train.py trainer=ddp_cpu`, one step."""
     folder = tmp_path_factory.mktemp("ddp")
-    command = [sys.executable, str(ROOT / "train.py"), *TINY, *ONE_STEP, "trainer=ddp_cpu", "monitor.samples=16"]
+    command = [sys.executable, str(ROOT / "train.py"), *tiny.argv, *ONE_STEP, "trainer=ddp_cpu", "monitor.samples=16"]
     env = {key: value for key, value in os.environ.items() if key != RUN_DIR}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -31,6 +30,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@each_family
 def test_gradients_are_those_of_one_process(two_processes: Path, start: Start) -> None:
     alone, _ = start(*ONE_STEP, "monitor.samples=32")
     # after one step of AdamW the running mean of the gradient is (1 - beta1) times the gradient
@@ -42,8 +42,9 @@ def test_gradients_are_those_of_one_process(two_processes: Path, start: Start) -
         torch.testing.assert_close(two[key]["exp_avg"], one[key]["exp_avg"], rtol=1e-4, atol=1e-7)
 
 
+@each_family
 def test_curves_are_those_of_one_process(two_processes: Path, start: Start) -> None:
-    """The monitor sees the samples of both, the metrics every image once, and each value is written once."""
+    """The monitor sees the samples of both, the metrics every sample once, and each value is written once."""
     alone, _ = start(*ONE_STEP, "monitor.samples=32")
     ours, theirs = ({(step, tag): value for step, tag, value in rows(run)} for run in (two_processes, alone))
     assert set(ours) == set(theirs)
@@ -56,23 +57,21 @@ def test_curves_are_those_of_one_process(two_processes: Path, start: Start) -> N
     assert scalars(two_processes).keys() == scalars(alone).keys()
 
 
-def test_an_error_on_one_rank_ends_both(tmp_path: Path) -> None:
+def test_an_error_on_one_rank_ends_both(tiny: Tiny, tmp_path: Path) -> None:
     """A checkpoint of one rank would wait for the other, which waits for its gradients."""
     script = tmp_path / "broken.py"
     script.write_text(
         "import os, sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        f"from {ViTTask.__module__} import ViTTask\n"
+        f"from {Task.__module__} import Task\n"
         "import train\n"
-        "step = ViTTask.training_step\n"
         "def fail(self, batch, batch_idx):\n"
         "    if batch_idx == 2 and self.global_rank == 1:\n"
-        "        raise OSError('one bad image')\n"
-        "    return step(self, batch, batch_idx)\n"
-        "ViTTask.training_step = fail\n"
+        "        raise OSError('one bad sample')\n"
+        "Task.on_train_batch_start = fail\n"
         "train.main(sys.argv[1:])\n"
     )
-    command = [sys.executable, str(script), *TINY, "trainer=ddp_cpu"]
+    command = [sys.executable, str(script), *tiny.argv, "trainer=ddp_cpu"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode != 0
-    assert "one bad image" in done.stderr
+    assert "one bad sample" in done.stderr

@@ -5,13 +5,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from {{cookiecutter.package_name}}.build import build_net
+from {{cookiecutter.package_name}}.build import build_data, build_task
 from {{cookiecutter.package_name}}.callbacks import norm_statistics
 from {{cookiecutter.package_name}}.callbacks.norm_monitor import NormMonitor
 from {{cookiecutter.package_name}}.config import compose
 from {{cookiecutter.package_name}}.norms import make_norm
 
-from .test_runs import Start, rows, scalars
+from .runs import Start, Tiny, rows, scalars
 
 
 class Late(nn.Module):
@@ -27,8 +27,8 @@ class Late(nn.Module):
         return self.last(self.drop(self.first(3 * x)))
 
 
-def readings(net: nn.Module, x: torch.Tensor) -> dict[str, float]:
-    sums = norm_statistics.norm_sums(net, [x])
+def readings(net: nn.Module, *inputs: torch.Tensor) -> dict[str, float]:
+    sums = norm_statistics.norm_sums(net, inputs)
     totals = [row.tolist() for row in sums.values()]
     alphas = norm_statistics.scalar_readings(net, list(sums))
     return norm_statistics.input_readings(list(sums), totals, {tag.partition("/")[2] for tag in alphas})
@@ -61,32 +61,39 @@ def test_norms_without_alpha_have_no_saturation() -> None:
     assert set(values) == {"input_std/00_first", "inverse_std/00_first", "input_std/01_last", "inverse_std/01_last"}
 
 
-def test_looking_changes_nothing() -> None:
-    net = build_net(compose(["norm=bn", "model.depth=2", "model.drop_path=0.5"])).train()
+def net_and_inputs(tiny: Tiny, *argv: str) -> tuple[nn.Module, list[torch.Tensor]]:
+    cfg = compose([*tiny.argv, *argv])
+    data = build_data(cfg)
+    task = build_task(cfg)
+    data.prepare_data()
+    return task.net, [tensor[:4] for tensor in task.net_inputs(next(iter(data.train_dataloader())))]
+
+
+def test_looking_changes_nothing(tiny: Tiny) -> None:
+    net, inputs = net_and_inputs(tiny, "norm=bn", *tiny.random)
+    net.train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     state = torch.get_rng_state()
-    norm_statistics.norm_sums(net, [torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))])
+    norm_statistics.norm_sums(net, inputs)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items()), "running statistics too"
     assert not any(module._forward_pre_hooks for module in net.modules())
 
 
-def test_a_compiled_net_is_looked_into() -> None:
-    net = build_net(compose(["norm=dyt", "model.depth=2", "model.embed_dim=32", "model.num_heads=2"]))
-    images = torch.randn(4, 1, 8, 8)
-    plain = readings(net, images)
+def test_a_compiled_net_is_looked_into(tiny: Tiny) -> None:
+    net, inputs = net_and_inputs(tiny, "norm=dyt")
+    plain = readings(net, *inputs)
     net.compile(backend="eager")
-    net(images)
-    assert readings(net, images) == plain
-    places = ["blocks.0.norm1", "blocks.0.norm2", "blocks.1.norm1", "blocks.1.norm2", "fc_norm"]
-    assert [name for name, _ in norm_statistics.named_norms(net)] == places
+    net(*inputs)
+    assert readings(net, *inputs) == plain
+    assert [name for name, _ in norm_statistics.named_norms(net)] == tiny.norms
 
 
-def test_once_a_step_while_gradients_accumulate(start: Start) -> None:
+def test_once_a_step_while_gradients_accumulate(start: Start, tiny: Tiny) -> None:
     run, _ = start(
         "data.batch_size=8", "monitor.every_n_steps=1", "trainer.max_epochs=1", "trainer.limit_train_batches=12"
     )
-    steps = [step for step, tag, _ in rows(run) if tag == "alpha/00_blocks.0.norm1"]
+    steps = [step for step, tag, _ in rows(run) if tag == f"alpha/00_{tiny.norms[0]}"]
     assert steps == [0, 1, 2, 3], "12 batches of 8 are 3 steps, and the end"
 
 

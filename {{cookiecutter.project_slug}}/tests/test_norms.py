@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -140,18 +139,6 @@ def test_device_and_dtype_are_taken_at_construction(name):
     for key, parameter in norm.named_parameters():
         assert parameter.is_meta
         assert parameter.dtype == (torch.float32 if key in in_fp32 else torch.bfloat16), key
-
-
-@each_norm
-def test_timm_takes_it_as_norm_layer(name):
-    def norm_layer(dim: int, **factory: Any) -> nn.Module:  # not a partial, whose positional arguments timm drops
-        return make_norm(name, dim, **factory)
-
-    sizes: dict[str, Any] = {"img_size": 32, "depth": 1, "qk_norm": True, "global_pool": "avg"}
-    net = timm.create_model("vit_tiny_patch16_224", norm_layer=norm_layer, **sizes)
-    made = [module for module in net.modules() if norms.is_norm(module)]
-    assert len(made) == 5  # two of the block, those of queries and keys, the last
-    assert net(torch.randn(2, 3, 32, 32)).isfinite().all()
 
 
 def test_none_is_the_identity():

@@ -1,6 +1,8 @@
 """Runs that go on, and those that must not."""
 
 import shutil
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -8,54 +10,151 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from {{cookiecutter.package_name}}.config import recompose
+from {{cookiecutter.package_name}} import fit
+from {{cookiecutter.package_name}}.callbacks.checkpoint import LastCheckpoint
+from {{cookiecutter.package_name}}.config import compose, recompose
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.runs import RESUMABLE, last_checkpoint, saved_checkpoint, saved_config
 from {{cookiecutter.package_name}}.tasks.base import Task
-from {{cookiecutter.package_name}}.tasks.vit import ViTTask
 
-from .test_runs import Start, load, rows, scalars
+from .conftest import each_family
+from .runs import Start, Tiny, load, rows, scalars
+
+# Two batches a step, six steps an epoch, a validation after steps 4 and 8 and at the end.
+BY_STEPS = [
+    *("trainer.max_epochs=-1", "trainer.max_steps=10", "trainer.val_every_n_steps=4", "trainer.limit_val_batches=3"),
+    *("data.batch_size=16", "trainer.limit_train_batches=12", "ema.decay=0.9"),
+]
 
 
 def resume(run: Path, *argv: str) -> DictConfig:
     return recompose(saved_config(run), [f"resume={run}", *argv], anew=("trainer", "logger"), free=RESUMABLE)
 
 
-RANDOM = ["model.drop_path=0.2", "ema.decay=0.9", "data.augment.re_prob=0.5", "trainer.max_epochs=3"]
+@pytest.fixture
+def break_off(start: Start, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """`break_off("on_train_batch_start", 3, ...)` begins a run in which that hook is interrupted at its third call."""
+
+    def begin(hook: str, call: int, *argv: str) -> Path:
+        calls = count(1)
+
+        def stop(task: Task, *_: Any) -> None:
+            if next(calls) == call:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Task, hook, stop)
+            with pytest.raises(SystemExit) as caught:
+                start(*argv, "name=broken-off")
+        assert caught.value.code == 130
+        return Path(compose(list(argv)).runs, "broken-off")
+
+    return begin
 
 
-@pytest.mark.parametrize("stop_at", [6, 9], ids=["between epochs", "in an epoch"])
+def assert_equal(runs: list[Path], values: list[dict[str, Any]], events: bool = True) -> None:
+    """Both runs came to the same weights, moments, best weights, metrics and curves, all that is not time."""
+    for name in ("last.ckpt", "best.ckpt"):
+        one, other = (load(run / "checkpoints" / name) for run in runs)
+        assert all(torch.equal(one["state_dict"][key], other["state_dict"][key]) for key in one["state_dict"]), name
+        moments = [state["optimizer_states"][0]["state"][0]["exp_avg"] for state in (one, other)]
+        assert torch.equal(*moments)
+    kept = [key for key in values[0] if "/" in key or key in ("steps", "epochs")]
+    assert {key: values[1][key] for key in kept} == {key: values[0][key] for key in kept}
+    timeless = [
+        sorted((step, tag, 0.0 if tag.startswith("throughput") else value) for step, tag, value in rows(run))
+        for run in runs
+    ]
+    assert timeless[0] == timeless[1]
+    if events:
+        curves = [scalars(run) for run in runs]
+        for tag in curves[0]:
+            if not tag.startswith("throughput"):
+                assert curves[0][tag] == curves[1][tag], tag
+
+
+@pytest.mark.parametrize(
+    ("hook", "call"),
+    [("on_train_batch_start", 7), ("on_train_batch_start", 10), ("on_validation_batch_start", 2)],
+    ids=["between epochs", "in an epoch", "in a validation"],
+)
 def test_a_resumed_run_equals_one_that_never_stopped(
-    start: Start, monkeypatch: pytest.MonkeyPatch, stop_at: int
+    start: Start, break_off: Callable[..., Path], tiny: Tiny, tmp_path: Path, hook: str, call: int
 ) -> None:
-    whole, expected = start(*RANDOM)
-
-    def stop(task: Task, *_: Any) -> None:
-        if task.trainer.global_step == stop_at:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ViTTask, "on_train_batch_start", stop)
-        with pytest.raises(SystemExit) as caught:
-            start(*RANDOM)
-    assert caught.value.code == 130
-    run = whole.with_name("vit-dyt-2")
-    assert load(run / "checkpoints" / "last.ckpt")["global_step"] == stop_at
-
+    argv = [*tiny.random, "ema.decay=0.9", "trainer.max_epochs=3"]
+    whole, expected = start(*argv)
+    run = break_off(hook, call, *argv, f"runs={tmp_path / 'runs'}")
     resumed, values = start(cfg=resume(run))
-
     assert resumed == run
-    one, other = (load(path / "checkpoints" / "last.ckpt") for path in (whole, run))
-    assert all(torch.equal(one["state_dict"][key], other["state_dict"][key]) for key in one["state_dict"])
-    moments = [state["optimizer_states"][0]["state"][0]["exp_avg"] for state in (one, other)]
-    assert torch.equal(*moments)
-    metrics = [tag for tag in expected if "/" in tag]
-    assert {tag: values[tag] for tag in metrics} == {tag: expected[tag] for tag in metrics}
-    logged = [sorted(rows(path)) for path in (whole, run)]
-    deterministic = [[row for row in rows_of_one if not row[1].startswith("throughput")] for rows_of_one in logged]
-    assert deterministic[0] == deterministic[1]
-    curves = [scalars(path)["alpha/00_blocks.0.norm1"] for path in (whole, run)]
-    assert curves[0] == curves[1]
+    assert_equal([whole, run], [expected, values])
+
+
+@pytest.fixture(scope="module")
+def by_steps(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("whole")
+    return fit.train(compose([*tiny.argv, *tiny.random, *BY_STEPS, f"runs={folder}"]))
+
+
+@pytest.mark.parametrize(
+    ("hook", "call"),
+    [
+        ("on_train_batch_start", 5),
+        ("on_train_batch_start", 8),
+        ("on_validation_start", 1),
+        ("on_validation_batch_start", 2),
+        ("on_train_batch_start", 9),
+        ("on_train_epoch_end", 1),
+    ],
+    ids=[
+        "between steps",
+        "within the step before a validation",
+        "before a validation",
+        "in a validation",
+        "after a validation",
+        "between epochs",
+    ],
+)
+@each_family
+def test_a_run_by_steps_goes_on_as_if_it_had_never_stopped(
+    start: Start,
+    break_off: Callable[..., Path],
+    by_steps: tuple[Path, dict[str, Any]],
+    tiny: Tiny,
+    tmp_path: Path,
+    hook: str,
+    call: int,
+) -> None:
+    whole, expected = by_steps
+    run = break_off(hook, call, *tiny.random, *BY_STEPS, f"runs={tmp_path / 'runs'}")
+    _, values = start(cfg=resume(run))
+    assert_equal([whole, run], [expected, values])
+
+
+def test_a_killed_run_goes_on_from_what_it_saved_before_a_validation(
+    start: Start, break_off: Callable[..., Path], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 4 is saved, then validated; killed at step 5, it resumes with a validation, which is written once."""
+    argv = [*tiny.random, *BY_STEPS, "save_every_n_steps=4"]
+    whole, expected = start(*argv)
+    with monkeypatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_exception", lambda *_: None)
+        run = break_off("on_train_batch_start", 11, *argv, f"runs={tmp_path / 'runs'}")
+    assert load(run / "checkpoints" / "last.ckpt")["global_step"] == 4
+    _, values = start(cfg=resume(run))
+    assert_equal([whole, run], [expected, values], events=False)
+
+
+def test_a_run_goes_on_with_another_batch_per_device(
+    start: Start, break_off: Callable[..., Path], tiny: Tiny, tmp_path: Path
+) -> None:
+    """What a step is does not change, so the rest of the epoch is the same samples."""
+    argv = ["trainer.max_epochs=1", "data.batch_size=16", "trainer.limit_train_batches=1.0", "trainer.max_steps=5"]
+    whole, _ = start(*argv)
+    run = break_off("on_train_batch_start", 6, *argv, f"runs={tmp_path / 'runs'}")
+    start(cfg=resume(run, "data.batch_size=32"))
+    ours, theirs = ([value for _, tag, value in rows(path) if tag == "train/grad_norm"] for path in (run, whole))
+    assert ours == pytest.approx(theirs, rel=1e-3)
+    assert len(ours) == 5
 
 
 def test_a_finished_run_says_so_and_stays_as_it_is(start: Start) -> None:
@@ -67,25 +166,63 @@ def test_a_finished_run_says_so_and_stays_as_it_is(start: Start) -> None:
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_a_finished_run_can_be_made_longer(start: Start) -> None:
+def test_a_finished_run_can_be_made_longer(start: Start, tiny: Tiny) -> None:
     run, values = start()
     _, longer = start(cfg=resume(run, "trainer.max_epochs=3"))
     assert (values["steps"], longer["steps"]) == (12, 18)
     assert longer["seconds"] > values["seconds"]
-    assert [step for step, tag, _ in rows(run) if tag == "val/acc"] == sorted({5, 11, 17})
+    assert [step for step, tag, _ in rows(run) if tag == "val/loss"] == [5, 11, 17]
+
+
+def test_a_run_by_steps_is_made_longer_where_it_stopped(start: Start) -> None:
+    """In the middle of an epoch: a run of 4 steps, then 9, sees what one of 9 steps sees."""
+    argv = ["trainer.max_epochs=-1", "trainer.val_every_n_steps=4", "schedule.name=constant"]
+    argv += ["schedule.warmup_steps=0", "schedule.warmup_share=0.0"]
+    whole, expected = start(*argv, "trainer.max_steps=9")
+    run, shorter = start(*argv, "trainer.max_steps=4")
+    assert (shorter["steps"], shorter["epochs"]) == (4, 0.667)
+    with pytest.raises(UsageError, match=r"finished after 0 epochs, 4 steps; a higher trainer\.max_steps goes on"):
+        start(cfg=resume(run))
+    _, values = start(cfg=resume(run, "trainer.max_steps=9"))
+    one, other = (load(path / "checkpoints" / "last.ckpt")["state_dict"] for path in (whole, run))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert values["val/loss"] == expected["val/loss"]
 
 
 def test_a_resume_that_breaks_leaves_the_checkpoint(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     run, _ = start()
     last = (run / "checkpoints" / "last.ckpt").read_bytes()
 
-    def break_off(*_: Any) -> None:
+    def fail(*_: Any) -> None:
         raise RuntimeError("before training")
 
-    monkeypatch.setattr(ViTTask, "on_fit_start", break_off)
+    monkeypatch.setattr(Task, "on_fit_start", fail)
     with pytest.raises(RuntimeError, match="before training"):
         start(cfg=resume(run, "trainer.max_epochs=3"))
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == last
+
+
+def test_a_test_that_breaks_leaves_the_checkpoint(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The net has the best weights by then, not the last."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("in the test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Task, "on_test_start", fail)
+        patch.setattr(LastCheckpoint, "_save_checkpoint", save := _counted(LastCheckpoint._save_checkpoint))
+        with pytest.raises(RuntimeError, match="in the test"):
+            start()
+    assert save.calls == 2, "one for each epoch"  # type: ignore[attr-defined]
+
+
+def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(*args: Any) -> Any:
+        counted.calls += 1  # type: ignore[attr-defined]
+        return function(*args)
+
+    counted.calls = 0  # type: ignore[attr-defined]
+    return counted
 
 
 def test_a_copied_run_is_its_own(start: Start) -> None:
@@ -110,11 +247,11 @@ def test_slurm_saves_last_and_that_is_where_it_goes_on(start: Start) -> None:
 
 
 def test_runs_that_cannot_be_taken_up(start: Start, tmp_path: Path) -> None:
-    run, _ = start("trainer.max_epochs=1")
-    with pytest.raises(UsageError, match=r"there is no run there.*; there is .*vit-dyt-1"):
-        saved_config(run.with_name("vit-dyt-9"))
-    with pytest.raises(UsageError, match=r"there is no checkpoint; there is .*vit-dyt-1"):
-        saved_checkpoint(run.with_name("vit-dyt-9"))
+    run, _ = start("trainer.max_epochs=1", "name=only")
+    with pytest.raises(UsageError, match=r"there is no run there.*; there is .*only"):
+        saved_config(run.with_name("other"))
+    with pytest.raises(UsageError, match=r"there is no checkpoint; there is .*only"):
+        saved_checkpoint(run.with_name("other"))
     foreign = tmp_path / "foreign.ckpt"
     torch.save({"state_dict": {}}, foreign)
     with pytest.raises(UsageError, match=r"foreign\.ckpt: no checkpoint that train\.py wrote"):

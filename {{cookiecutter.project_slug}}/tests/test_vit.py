@@ -8,17 +8,22 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from omegaconf import DictConfig
 from torch import nn
 
+from {{cookiecutter.package_name}} import config
 from {{cookiecutter.package_name}}.build import build_net, build_task
-from {{cookiecutter.package_name}}.config import compose, groups
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.models.vit import build
 from {{cookiecutter.package_name}}.norms import is_norm, make_norm, names
 
-PRESETS = [name for name in groups()["model"] if name.startswith("vit_")]
-EXPERIMENTS = [name for name in groups()["experiment"] if name.startswith("vit_")]
+PRESETS = [name for name in config.groups()["model"] if name.startswith("vit_")]
+EXPERIMENTS = [name for name in config.groups()["experiment"] if name.startswith("vit_")]
 IMAGENET = ["data=imagenet", "trainer=cpu"]
+
+
+def compose(argv: list[str]) -> DictConfig:
+    return config.compose(["task=vit", *argv])
 
 
 def count(net: nn.Module) -> int:
@@ -64,6 +69,18 @@ def test_every_norm_is_the_only_norm(norm: str) -> None:
     others = (nn.LayerNorm, nn.RMSNorm, nn.BatchNorm1d)
     assert not [module for module in net.modules() if isinstance(module, others) and module not in inner]
     assert net(torch.randn(3, 1, 8, 8)).shape == (3, 10)
+
+
+@pytest.mark.parametrize("norm", names())
+def test_timm_takes_it_as_norm_layer(norm: str) -> None:
+    def norm_layer(dim: int, **factory: Any) -> nn.Module:  # not a partial, whose positional arguments timm drops
+        return make_norm(norm, dim, **factory)
+
+    sizes: dict[str, Any] = {"img_size": 32, "depth": 1, "qk_norm": True, "global_pool": "avg"}
+    net = timm.create_model("vit_tiny_patch16_224", norm_layer=norm_layer, **sizes)
+    made = [module for module in net.modules() if is_norm(module)]
+    assert len(made) == 5  # two of the block, those of queries and keys, the last
+    assert net(torch.randn(2, 3, 32, 32)).isfinite().all()
 
 
 def test_layernorm_vit_computes_what_timm_computes() -> None:
@@ -157,6 +174,13 @@ def test_nan_is_refused(key: str) -> None:
     settings: dict[str, Any] = {"img_size": 224, "in_chans": 3, "num_classes": 10, key: float("nan")}
     with pytest.raises(UsageError, match=f"model.{key}=nan: expected a"):
         build(partial(make_norm, "ln"), "vit_tiny_patch16_224", device="meta", **settings)
+
+
+def test_the_data_decide_the_size_and_timm_takes_more() -> None:
+    cfg = compose(["data.img_size=16", "model.kwargs.reg_tokens=4"])
+    assert (cfg.model.img_size, cfg.model.kwargs.reg_tokens) == (16, 4)
+    with pytest.raises(UsageError, match=r"model\.img_size: the data decide it; set data\.img_size"):
+        compose(["model.img_size=16"])
 
 
 def test_drop_path_rises_to_the_last_block() -> None:

@@ -1,6 +1,5 @@
 """From a config to the things it names. Families, data modules and loggers are modules, found by their names."""
 
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -9,7 +8,6 @@ import torch
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
-from torch import nn
 
 from .config import plain
 from .data.base import DataModule
@@ -17,7 +15,8 @@ from .devices import device_list, process_count, split_batch
 from .errors import UsageError, require
 from .loggers import tensorboard
 from .loggers.metrics_csv import MetricsCSV
-from .norms import make_norm
+from .nets import build_net
+from .parallel import EqualForwards, ShardedStrategy, check_shardable
 from .runs import Run, load_checkpoint
 from .tasks.base import Task
 
@@ -37,20 +36,26 @@ def build_data(cfg: DictConfig) -> DataModule:
     return data
 
 
-def build_net(cfg: DictConfig, device: torch.device | str | None = None) -> nn.Module:
-    """The network, drawn from the run's seed; on the "meta" device it takes no memory."""
-    options = {key: value for key, value in plain(cfg.norm).items() if key not in ("name", "normalizes")}
-    torch.manual_seed(cfg.seed)
-    family = import_module(f".models.{cfg.task.name}", __package__)
-    return family.build(partial(make_norm, cfg.norm.name, **options), device=device, **plain(cfg.model))
-
-
 def build_task(cfg: DictConfig, device: torch.device | str | None = None) -> Task:
     net = build_net(cfg, device)
+    if cfg.trainer.strategy == "fsdp":
+        check_shardable(net, cfg.trainer.precision)
     family = import_module(f".tasks.{cfg.task.name}", __package__)
     return family.build(
-        net, cfg, optim=plain(cfg.optim), schedule=plain(cfg.schedule), ema_decay=cfg.ema.decay, compile=cfg.compile
+        net,
+        cfg,
+        optim=plain(cfg.optim),
+        schedule=plain(cfg.schedule),
+        ema_decay=cfg.ema.decay,
+        compile=cfg.compile,
+        seed=cfg.seed,
     )
+
+
+def training_device(cfg: DictConfig) -> str | None:
+    """Where the net to be trained is built: on "meta" if FSDP can draw it in shards, else whole in main memory."""
+    family = import_module(f".models.{cfg.task.name}", __package__)
+    return "meta" if cfg.trainer.strategy == "fsdp" and getattr(family, "DRAWN_LATER", False) else None
 
 
 def build_loggers(cfg: DictConfig, run: Run) -> list[Logger]:
@@ -70,8 +75,13 @@ def build_trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:
         UsageError: Lightning refuses a value of the section.
     """
     options = plain(cfg.trainer) | {"devices": device_list(cfg.trainer.devices)}
-    _check_trainer(options, cfg.ema.decay)
     _, accumulate = split_batch(cfg.data.total_batch_size, cfg.data.batch_size, process_count(cfg.trainer))
+    _check_trainer(options, cfg.ema.decay, accumulate)
+    if cfg.trainer.strategy == "fsdp":
+        options["strategy"] = ShardedStrategy(process_count(cfg.trainer))
+        settings["callbacks"] = [*settings.get("callbacks", []), EqualForwards()]
+    if steps := options.pop("val_every_n_steps"):
+        options |= {"val_check_interval": steps * accumulate, "check_val_every_n_epoch": None}
     try:
         return L.Trainer(
             **options,
@@ -85,7 +95,7 @@ def build_trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:
         raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
 
 
-def _check_trainer(options: dict[str, Any], ema_decay: float) -> None:
+def _check_trainer(options: dict[str, Any], ema_decay: float, accumulate: int) -> None:
     """Refuses what Lightning would take and stumble over later."""
     epochs, steps, share = options["max_epochs"], options["max_steps"], options["limit_train_batches"]
     bounded = epochs >= 1 or (epochs == -1 and steps > 0)
@@ -94,6 +104,10 @@ def _check_trainer(options: dict[str, Any], ema_decay: float) -> None:
     require(share > 0, f"trainer.limit_train_batches={share}: expected more than 0")
     for key in ("check_val_every_n_epoch", "log_every_n_steps"):
         require(options[key] >= 1, f"trainer.{key}={options[key]}: expected a whole number from 1 on")
+    every = options["val_every_n_steps"]
+    require(every >= 0, f"trainer.val_every_n_steps={every}: expected 1 or more, or 0 for epochs")
+    whole = not every or isinstance(share, float) or share % accumulate == 0
+    require(whole, f"trainer.limit_train_batches={share}: gradients accumulate over {accumulate}; choose a multiple")
     precision = str(options["precision"])
     averages = not (ema_decay and precision in ("bf16-true", "16-true"))
     require(averages, f"trainer.precision={precision}: ema needs 32 bits; take bf16-mixed, or ema.decay=0")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from .errors import UsageError
 
 NOISE = (
-    r".*does not have many workers.*",  # configs/data/ says how many, and small images want none
+    r".*does not have many workers.*",  # configs/data/ says how many, and small samples want none
     r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
     r".*Total length of `list` across ranks is zero.*",  # data without a validation split
     r".*ModelCheckpoint\(monitor=.*could not find the monitored key.*",  # the same

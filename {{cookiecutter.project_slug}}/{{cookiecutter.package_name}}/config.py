@@ -16,10 +16,14 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from .errors import UsageError, did_you_mean
+from .recipes import RESOLVERS
 from .values import Text, check_reference, checked_values, has_key, leaves
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 ROOTED = ("task", "experiment")  # groups whose files are written from the root
+
+for _name, _function in RESOLVERS.items():
+    OmegaConf.register_resolver(_name, _function, replace=True)
 
 
 def groups() -> dict[str, list[str]]:
@@ -79,6 +83,16 @@ def _layers(choices: Mapping[str, str]) -> DictConfig:
     cfg = OmegaConf.merge(_without(base, "defaults"), options, *rooted, {"defaults": chosen})
     assert isinstance(cfg, DictConfig)
     return cfg
+
+
+def compose_script(script: str, argv: list[str]) -> dict[str, Any]:
+    """The settings of a script that has a config file for itself, configs/<script>.yaml, with those of `argv` on top.
+
+    Raises:
+        UsageError: unknown key, or a value of the wrong type.
+    """
+    picks, overrides = parse(argv)
+    return plain(_finish(_load(CONFIGS / f"{script}.yaml"), [*picks.items(), *overrides]))
 
 
 def value_of(key: str, argv: list[str]) -> str | None:

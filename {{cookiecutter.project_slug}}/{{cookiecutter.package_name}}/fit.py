@@ -1,21 +1,22 @@
 """Training and evaluation from start to end: what `train.py` and `evaluate.py` do once the config stands."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import RichProgressBar
 from omegaconf import DictConfig
 
-from .build import build_data, build_loggers, build_task, build_trainer
+from .build import build_data, build_loggers, build_net, build_task, build_trainer, training_device
 from .callbacks.checkpoint import BestCheckpoint, LastCheckpoint
-from .callbacks.console import EpochLines
+from .callbacks.console import ProgressBar, ProgressLines
 from .callbacks.norm_monitor import NormMonitor
 from .callbacks.record import ConfigRecord
-from .callbacks.resume import LogStep
+from .callbacks.resume import ExactResume
 from .callbacks.seeding import StepSeeding
 from .callbacks.throughput import Throughput
+from .callbacks.validation import FinalValidation
 from .cli import quiet
 from .config import plain
 from .data.base import DataModule
@@ -38,7 +39,7 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
     quiet()
     require(0 <= cfg.seed < 2**32, f"seed={cfg.seed}: expected a whole number from 0 to 4294967295")
     require(cfg.save_every_n_steps >= 0, f"save_every_n_steps={cfg.save_every_n_steps}: expected 0 or more")
-    data, task = build_data(cfg), build_task(cfg)
+    data, task = build_data(cfg), build_task(cfg, training_device(cfg))
     data.prepare_data()  # a download that fails does so before anything is made
     data.check_trainable(cfg.data.total_batch_size // data.batch_size)
     with open_run(cfg) as run:
@@ -53,23 +54,24 @@ def evaluate(cfg: DictConfig, checkpoint: Path, split: str) -> dict[str, float]:
     """
     require(split in ("val", "test"), f"split={split}: choose val or test")
     quiet()
-    trained_on = cfg.model.num_classes if "num_classes" in cfg.model else None
+    trained_on = plain(cfg.model)
     data = build_data(cfg)
-    found = data.found.get("num_classes")
-    require(found == trained_on, f"data: the net was trained on {trained_on} classes, and these have {found}")
+    for key, found in data.found.items():
+        was = trained_on.get(key, found)
+        require(found == was, f"data: the net was trained on {key}={was}, and these have {key}={found}")
     task = build_task(cfg)
     data.prepare_data()
     try:
         task.load_state_dict(load_checkpoint(checkpoint, "cpu")["state_dict"])
     except RuntimeError as error:
         raise UsageError(f"{checkpoint}: its weights do not fit this net; was the code changed?") from error
-    progress = [RichProgressBar(refresh_rate=10)] if sys.stdout.isatty() else []
+    progress = [ProgressBar(refresh_rate=10)] if sys.stdout.isatty() else []
     trainer = build_trainer(
         cfg, logger=False, enable_checkpointing=False, callbacks=progress, enable_progress_bar=bool(progress)
     )
     measure = trainer.validate if split == "val" else trainer.test
     metrics: dict[str, float] = dict(*measure(task, datamodule=data, verbose=False))
-    require(bool(metrics), f"split={split}: the data have no such images")
+    require(bool(metrics), f"split={split}: the data have no such samples")
     if trainer.is_global_zero:
         for tag, value in metrics.items():
             print(f"{tag} {value:.6f}")
@@ -77,7 +79,8 @@ def evaluate(cfg: DictConfig, checkpoint: Path, split: str) -> dict[str, float]:
 
 
 def _train(cfg: DictConfig, run: Run, data: DataModule, task: Task) -> dict[str, Any]:
-    throughput = Throughput(cfg.data.total_batch_size)
+    meta_net = partial(build_net, cfg, "meta")
+    throughput = Throughput(cfg.data.total_batch_size, task.unit, task.units_per_sample, meta_net)
     terminal = sys.stdout.isatty()
     every = cfg.save_every_n_steps
     trainer = build_trainer(
@@ -87,13 +90,14 @@ def _train(cfg: DictConfig, run: Run, data: DataModule, task: Task) -> dict[str,
         enable_progress_bar=terminal,
         callbacks=[
             StepSeeding(cfg.seed),
-            LogStep(),
+            ExactResume(),
+            FinalValidation(),
             NormMonitor(cfg.monitor.every_n_steps, cfg.monitor.samples, run.path),
             throughput,
             BestCheckpoint(run.checkpoints, cfg.task.monitor, cfg.task.monitor_mode),
             LastCheckpoint(run.checkpoints, every),
             ConfigRecord(plain(cfg), run.path),
-            RichProgressBar(refresh_rate=10) if terminal else EpochLines(),
+            ProgressBar(refresh_rate=10) if terminal else ProgressLines(throughput),
         ],
     )
     if trainer.is_global_zero:
@@ -102,13 +106,16 @@ def _train(cfg: DictConfig, run: Run, data: DataModule, task: Task) -> dict[str,
         trainer.fit(task, datamodule=data, ckpt_path=run.checkpoint, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C, after it has saved a checkpoint
         if trainer.is_global_zero and run.checkpoints.exists():
-            print(f"stopped at step {trainer.global_step}; python train.py resume={run.path} goes on from there")
+            trained = trainer.global_step == trainer.max_steps  # and validation was interrupted
+            measure = f"python evaluate.py checkpoint={run.checkpoints / 'last.ckpt'} measures it"
+            go_on = f"python train.py resume={run.path} goes on from there"
+            print(f"stopped at step {trainer.global_step}; {measure if trained else go_on}")
         raise SystemExit(130) from None
     values: dict[str, Any] = _metrics(trainer) | {
         "steps": trainer.global_step,
-        "epochs": trainer.current_epoch,
+        "epochs": round(trainer.global_step * trainer.accumulate_grad_batches / trainer.num_training_batches, 3),
         "seconds": throughput.seconds,
-        "samples_per_second": throughput.samples_per_second,
+        **throughput.overall(),
         "parameters": sum(parameter.numel() for parameter in task.net.parameters()),
         "peak_memory_bytes": peak_memory_bytes(),
     }  # read before the test, which takes the callbacks back to where the best checkpoint was saved

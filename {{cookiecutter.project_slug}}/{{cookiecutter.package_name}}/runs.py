@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from .config import plain
-from .errors import UsageError
+from .errors import UsageError, require
 from .values import leaves
 
 RUN_DIR = "DYT_RUN_DIR"  # tells the other ranks, which Lightning starts with the same argv, what rank 0 decided
@@ -45,7 +45,7 @@ def last_checkpoint(run_dir: Path) -> Path | None:
 
 
 def load_checkpoint(file: Path, device: str = "meta") -> dict[str, Any]:
-    """What `file` holds, tensors on `device`.
+    """What `file` holds, tensors on `device`; of a directory of shards all but the optimiser's states.
 
     Raises:
         UsageError: it is damaged, or none of this project's checkpoints.
@@ -53,7 +53,12 @@ def load_checkpoint(file: Path, device: str = "meta") -> dict[str, Any]:
     import torch  # takes a second to import, which a mistyped key should not cost
 
     try:
-        checkpoint = torch.load(file, weights_only=True, map_location=device)
+        if file.is_dir():
+            from .sharded_checkpoint import read_shards
+
+            checkpoint = read_shards(file, device)
+        else:
+            checkpoint = torch.load(file, weights_only=True, map_location=device)
     except (
         AttributeError,
         EOFError,
@@ -91,9 +96,9 @@ def saved_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
         UsageError: there is none, or the file is not a checkpoint of this project.
     """
     if not str(path).strip("."):
-        raise UsageError("checkpoint=: name a run directory or a checkpoint file, as in checkpoint=runs/vit-dyt-1")
+        raise UsageError("checkpoint=: name a run directory or a checkpoint file, as in checkpoint=runs/<run>")
     file = (best_checkpoint(path) or path) if path.is_dir() else path
-    if not file.is_file():
+    if not (file.is_file() or (file / "meta.pt").is_file()):
         folder = path if path.is_dir() else path.parent
         raise UsageError(f"checkpoint={path}: there is no checkpoint{_existing(folder)}")
     return file, dict(load_checkpoint(file)["config"])
@@ -187,19 +192,31 @@ def _check_goes_on(run: Run, cfg: DictConfig) -> None:
     """Refuses to go on with another run's checkpoint, or with one that has nothing left to do."""
     assert run.checkpoint is not None
     checkpoint = load_checkpoint(run.checkpoint)
+    goes = run.checkpoint.is_file() or cfg.trainer.strategy == "fsdp"
+    require(goes, f"{run.path}: its checkpoint is in shards, which trainer=fsdp goes on from, on any number of devices")
     one, other = _identity(checkpoint["config"]), _identity(plain(cfg))
     if different := [key for key in other if one.get(key) != other[key]]:
         key = different[0]
         raise UsageError(
             f"{run.path}: holds another run ({key}={one.get(key)}, not {other[key]}); name=<name> starts a new one"
         )
-    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    steps = checkpoint["global_step"]
-    if 0 < cfg.trainer.max_epochs <= epochs or 0 < cfg.trainer.max_steps <= steps:
+    epochs, steps = finished_epochs(checkpoint["loops"]["fit_loop"]), checkpoint["global_step"]
+    limits = {"max_epochs": epochs, "max_steps": steps}
+    if reached := [key for key, done in limits.items() if 0 < cfg.trainer[key] <= done]:
         raise UsageError(
-            f"{run.path}: that run is finished after {epochs} epochs, {steps} steps; a higher trainer.max_epochs"
+            f"{run.path}: that run is finished after {epochs} epochs, {steps} steps; a higher trainer.{reached[0]}"
             " goes on, evaluate.py measures it"
         )
+
+
+def finished_epochs(fit_loop: Mapping[str, Any]) -> int:
+    """Epochs whose every batch was trained on, by a checkpoint's state of the fit loop.
+
+    Lightning's own count has one more if training has ended within an epoch, at max_steps.
+    """
+    epochs, batch = fit_loop["epoch_progress"]["current"], fit_loop["epoch_loop.batch_progress"]
+    within = batch["current"]["processed"] > 0 and not batch["is_last_batch"]
+    return int(epochs["processed"] - (within and epochs["started"] == epochs["processed"]))
 
 
 def _existing(folder: Path) -> str:

@@ -36,6 +36,17 @@ def print_help(usage: str, argv: list[str]) -> None:
     console.print(table)
 
 
+def print_script_help(usage: str, path: Path) -> None:
+    """The keys of a script that has a config file for itself, with values and comments."""
+    console = Console(highlight=False)
+    console.print(Text(f"usage: {usage}\n"))
+    table = _table(headline(path))
+    notes = dict(_file_comments(path, ""))
+    for key, value in leaves(OmegaConf.load(path)):  # type: ignore[arg-type]
+        table.add_row(Text(f"{key}={_shown(value)}"), Text(notes.get(key, "")))
+    console.print(table)
+
+
 def print_tree(cfg: DictConfig) -> None:
     """`cfg` as a tree, one line a section where it fits."""
     tree = Tree("config", hide_root=True)
@@ -55,7 +66,8 @@ def print_summary(run_dir: Path, values: Mapping[str, Any]) -> None:
     metrics = [f"{tag} {values[tag]:.4f}" for tag in sorted(values) if tag.startswith("test/")]
     cost = [
         f"{values['seconds']:.0f} s",
-        f"{values['samples_per_second']:.0f} samples/s",
+        *(f"{value:,.0f} {key.removesuffix('_per_second')}/s" for key, value in values.items() if "_per_second" in key),
+        *([f"{values['mfu']:.1%} of the peak rate (MFU)"] if "mfu" in values else []),
         f"{values['parameters']:,} parameters",
     ]
     if values["peak_memory_bytes"]:

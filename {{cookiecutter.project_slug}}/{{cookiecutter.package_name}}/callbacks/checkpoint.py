@@ -9,10 +9,15 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """`best.ckpt`, by `monitor`. A run whose directory was moved or copied keeps its best score, and its own file."""
+    """`best.ckpt`, by `monitor`, looked at when a validation ends.
+
+    A run whose directory was moved or copied keeps its best score, and its own file.
+    """
 
     def __init__(self, folder: Path, monitor: str, mode: str) -> None:
-        super().__init__(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False)
+        super().__init__(
+            folder, "best", monitor=monitor, mode=mode, save_on_train_epoch_end=False, enable_version_counter=False
+        )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         was, now = str(state_dict["dirpath"]), str(self.dirpath)
@@ -26,7 +31,7 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """`last.ckpt`, at the end of every epoch, every `every_n_steps` if that is not 0, and when training breaks off.
+    """`last.ckpt`, at the end of every epoch and of training, every `every_n_steps` if not 0, and when it breaks off.
 
     Not when a run breaks off before it trains: optimiser and counters are half restored then. Nor when one of several
     ranks does: saving waits for the others, and they wait in their next all-reduce.
@@ -48,12 +53,15 @@ class LastCheckpoint(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         self._training = True
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._training = False  # the test puts other weights into the net
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save_checkpoint(trainer, self._file)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         all_ranks = trainer.world_size == 1 or isinstance(exception, (KeyboardInterrupt, SIGTERMException))
-        if self._training and all_ranks and self._last_global_step_saved != trainer.global_step:
+        if self._training and all_ranks:
             self._save_checkpoint(trainer, self._file)
 
     @property

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..norms import PointwiseNorm, is_norm
+from ..parallel import whole
 
 SATURATED_BEYOND = 2.0  # |alpha x + shift| from where tanh is within 4 % of its bound
 
@@ -41,7 +42,8 @@ def norm_sums(net: nn.Module, inputs: Sequence[Any]) -> dict[str, Tensor]:
     modes = [(module, module.training) for module in net.modules()]
     hooks = [norm.register_forward_pre_hook(partial(add, name)) for name, norm in named_norms(net)]
     try:
-        net.eval().forward(*inputs)
+        with torch.compiler.set_stance("force_eager"):
+            net.eval()(*inputs)
     finally:
         for hook in hooks:
             hook.remove()
@@ -71,7 +73,7 @@ def scalar_readings(net: nn.Module, layers: Sequence[str]) -> dict[str, float]:
     """Every scalar of every point-wise norm, `alpha/<layer>` and the like; a single copy from the device."""
     norms = zip(labels(layers), (net.get_submodule(layer) for layer in layers), strict=True)
     found = {
-        f"{name}/{label}": getattr(norm, name).detach()
+        f"{name}/{label}": whole(getattr(norm, name).detach())
         for label, norm in norms
         if isinstance(norm, PointwiseNorm)
         for name in norm.scalars

@@ -1,57 +1,117 @@
 """How fast a run trains, without waiting for the device at every step."""
 
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
 import lightning as L
+from torch import nn
+
+from ..flops import peak_rate, training_flops
+from ..tasks.base import Task
+
+
+def reports_by_steps(trainer: L.Trainer) -> bool:
+    """Whether a run is told by its validations, every so many steps, and not by its epochs."""
+    return trainer.check_val_every_n_epoch is None and sum(trainer.num_val_batches) > 0
 
 
 class Throughput(L.Callback):
-    """Logs `throughput/samples_per_second` of each epoch: samples of all devices over the time spent training.
+    """Logs `throughput/<unit>_per_second` of each epoch or, in a run that validates by steps, from one validation to
+    the next: units of all devices over the time spent training. On a chip of known speed also `throughput/mfu`, the
+    share of its peak rate that the net's own FLOPs make up (`flops.py`).
 
-    Validation is left out. A GPU runs behind the host by a few steps at most, so the mean over an epoch needs no
-    synchronisation. `seconds` (spent in fit, in all) and `samples` go on over a resumed run.
+    Validation is left out. A GPU runs behind the host by a few steps at most, so the mean over many needs no
+    synchronisation. `seconds` (spent in fit, in all) and `units` go on over a resumed run.
+
+    Args:
+        samples_per_step: of all devices, and of all batches that gradients accumulate over.
+        unit: what is counted, "samples" or "tokens".
+        units_per_sample: 1, or the tokens of a sample.
+        meta_net: builds the net on the "meta" device, to count its FLOPs.
     """
 
-    def __init__(self, samples_per_step: int) -> None:
-        self.samples_per_step = samples_per_step  # of all devices, and of all batches that gradients accumulate over
-        self.samples, self.training_seconds, self.seconds = 0, 0.0, 0.0
-        self._at_epoch_start = (0, 0.0)
+    def __init__(
+        self,
+        samples_per_step: int,
+        unit: str = "samples",
+        units_per_sample: int = 1,
+        meta_net: Callable[[], nn.Module] | None = None,
+    ) -> None:
+        self.samples_per_step, self.unit, self.units_per_sample = samples_per_step, unit, units_per_sample
+        self.meta_net = meta_net
+        self.units, self.training_seconds, self.seconds = 0, 0.0, 0.0
+        self.rates: dict[str, float] = {}  # the last that were logged
+        self._reported = (0, 0.0)  # units and training_seconds at that time
         self._since: float | None = None  # the last moment that `seconds` and `training_seconds` know of
-
-    @property
-    def samples_per_second(self) -> float:
-        return self.samples / self.training_seconds if self.training_seconds else 0.0
+        self._mfu: float | None = None  # of one unit a second; 0 where it cannot be told, None before the first batch
 
     def state_dict(self) -> dict[str, Any]:
-        return {"samples": self.samples, "training_seconds": self.training_seconds, "seconds": self.seconds}
+        return {
+            "units": self.units,
+            "training_seconds": self.training_seconds,
+            "seconds": self.seconds,
+            "reported": list(self._reported),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.samples, self.training_seconds = state_dict["samples"], state_dict["training_seconds"]
+        self.units, self.training_seconds = state_dict["units"], state_dict["training_seconds"]
         self.seconds = state_dict["seconds"]
+        units, seconds = state_dict["reported"]
+        self._reported = (units, seconds)
+
+    def overall(self) -> dict[str, float]:
+        """`<unit>_per_second` and, where it can be told, `mfu` of the whole run."""
+        return self._rates(self.units, self.training_seconds)
+
+    def reading(self) -> str:
+        """The rates that were logged last, for a person."""
+        words = [f"{self.rates[f'{self.unit}_per_second']:,.0f} {self.unit}/s"] if self.rates else []
+        return "  ".join(words + ([f"MFU {self.rates['mfu']:.1%}"] if "mfu" in self.rates else []))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._since = perf_counter()
-        self._at_epoch_start = (self.samples, self.training_seconds)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.training_seconds += self._tick()
-        self.samples += self.samples_per_step // trainer.accumulate_grad_batches
+        self.units += self.samples_per_step * self.units_per_sample // trainer.accumulate_grad_batches
+        if self._mfu is None:
+            self._mfu = self._measure(trainer, pl_module, batch)
+            self._tick()  # which is no training
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._tick()
+        if reports_by_steps(trainer):
+            self._report(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        samples, seconds = self._at_epoch_start
-        rate = (self.samples - samples) / max(self.training_seconds - seconds, 1e-9)
-        self._at_epoch_start = (self.samples, self.training_seconds)
-        for logger in trainer.loggers:
-            logger.log_metrics({"throughput/samples_per_second": rate}, trainer.global_step)
+        if not reports_by_steps(trainer):
+            self._report(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._tick()
+
+    def _report(self, trainer: L.Trainer) -> None:
+        units, seconds = self._reported
+        self.rates = self._rates(self.units - units, self.training_seconds - seconds)
+        self._reported = (self.units, self.training_seconds)
+        for logger in trainer.loggers:
+            logger.log_metrics({f"throughput/{name}": rate for name, rate in self.rates.items()}, trainer.global_step)
+
+    def _rates(self, units: int, seconds: float) -> dict[str, float]:
+        rate = units / max(seconds, 1e-9)
+        return {f"{self.unit}_per_second": rate} | ({"mfu": rate * self._mfu} if self._mfu else {})
+
+    def _measure(self, trainer: L.Trainer, task: L.LightningModule, batch: Any) -> float:
+        """MFU of one unit a second, or 0."""
+        peak = peak_rate(trainer.strategy.root_device, str(trainer.precision))
+        if peak is None or self.meta_net is None:
+            return 0.0
+        assert isinstance(task, Task)
+        flops = training_flops(self.meta_net(), task.net_inputs(batch)) / self.units_per_sample
+        return flops / (trainer.world_size * peak)
 
     def _tick(self) -> float:
         """Seconds since the last tick, added to `seconds`; 0 outside of training."""

@@ -1,19 +1,116 @@
-"""What a data module of this project has besides Lightning's hooks."""
+"""What the data modules share: the loaders over their splits, and Lightning's hooks."""
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from ..cpus import cpu_count
+from ..errors import require
+from .sampling import ResumableLoader, SeededSampler, rank_and_world
+
+MAX_WORKERS = 1024  # beyond any machine: a slip of the keyboard
+
+Loader = DataLoader[Any]
 
 
 class DataModule(L.LightningDataModule):
-    """`batch_size` is that of one device and forward pass."""
+    """Loaders over the splits train, val and test, of which a subclass tells `sizes` and `dataset`.
 
-    batch_size: int
+    Every optimiser step sees the same number of samples; an epoch leaves out those that do not fill one. Validation and
+    test see every sample once, on any number of devices, in order.
+
+    Args:
+        batch_size: of one device and forward pass.
+        workers: processes that load, per device; 0: the main process.
+        pin_memory: page-locked batches, where they go to a GPU.
+        seed: of the run, from which the order follows.
+
+    Raises:
+        UsageError: a value out of range.
+    """
+
+    noun = "sample"  # in messages
+
+    def __init__(self, batch_size: int, workers: int, pin_memory: bool, seed: int) -> None:
+        super().__init__()
+        expected = f"expected at least 1 {self.noun} per device and forward pass"
+        require(batch_size >= 1, f"data.batch_size={batch_size}: {expected}")
+        sane = 0 <= workers <= MAX_WORKERS
+        require(sane, f"data.workers={workers}: expected 0 (the main process loads) to {MAX_WORKERS}")
+        self.batch_size, self.workers, self.pin_memory = batch_size, min(workers, cpu_count()), pin_memory
+        self.seed = seed
 
     @property
     def found(self) -> dict[str, Any]:
         """Keys of section `data` that the data themselves decide, such as the number of classes."""
         return {}
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Samples in train, val and test."""
+        raise NotImplementedError
+
+    def dataset(self, split: str) -> Dataset[Any]:
+        """The samples of a split, by the keys of a `SeededSampler`."""
+        raise NotImplementedError
+
+    def collate(self, split: str) -> Callable[[list[Any]], Any]:
+        """What makes a batch of a split's samples."""
+        return default_collate
+
     def check_trainable(self, batches: int = 1) -> None:
-        """Raises UsageError if the training data do not fill one optimiser step of so many batches."""
+        """Refuses to train on fewer samples than one optimiser step takes; evaluation needs no check.
+
+        Args:
+            batches: in a step, over all devices and accumulation.
+
+        Raises:
+            UsageError: as said.
+        """
+        size, step = self.sizes["train"], self.batch_size * batches
+        smaller = "lower data.total_batch_size or data.batch_size"
+        message = f"data: one step takes {step} {self.noun}s, but there are {size} to train on; {smaller}"
+        require(size >= step, message)
+
+    def train_dataloader(self) -> ResumableLoader:
+        rank, world = rank_and_world(self.trainer)
+        accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else 1
+        self.check_trainable(world * accumulate)
+        size, multiple = self.sizes["train"], self.batch_size * accumulate
+        sampler = SeededSampler(size, self.seed, shuffle=True, rank=rank, world=world, multiple=multiple)
+        return ResumableLoader(self.dataset("train"), self.trainer, sampler=sampler, **self._options("train"))
+
+    def val_dataloader(self) -> Loader | list[Loader]:
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> Loader | list[Loader]:
+        return self._eval_loader("test")
+
+    def _eval_loader(self, split: str) -> Loader | list[Loader]:
+        rank, world = rank_and_world(self.trainer)
+        size = self.sizes[split]
+        if size == 0:
+            return []
+        require(size >= world, f"data: {size} {self.noun}(s) in {split} are too few for {world} devices")
+        sampler = SeededSampler(size, rank=rank, world=world)
+        return DataLoader(self.dataset(split), sampler=sampler, **self._options(split))
+
+    def _options(self, split: str) -> dict[str, Any]:
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return {
+            "batch_size": self.batch_size,
+            "collate_fn": self.collate(split),
+            "num_workers": self.workers,
+            "persistent_workers": self.workers > 0,
+            "pin_memory": self.pin_memory and on_gpu,
+        }
+
+
+def check_fractions(val_fraction: float, test_fraction: float) -> None:
+    """Raises UsageError unless something is left to train on."""
+    require(0 <= val_fraction < 1, f"data.val_fraction={val_fraction}: expected 0 or more, and less than 1")
+    require(0 <= test_fraction < 1, f"data.test_fraction={test_fraction}: expected 0 or more, and less than 1")
+    both = val_fraction + test_fraction
+    require(both < 1, f"data.val_fraction + data.test_fraction = {both:g}: that leaves nothing to train on")

@@ -50,8 +50,9 @@ class SeededSampler(Sampler[tuple[int, int]]):
             order = torch.randperm(self.length, generator=torch.Generator().manual_seed(mix(self.seed, epoch)))
         else:
             order = torch.arange(self.length)
-        for index in order[self.rank :: self.world][start : self.size].tolist():
-            yield epoch, index
+        for part in order[self.rank :: self.world][start : self.size].split(2**16):  # one list of all takes much memory
+            for index in part.tolist():
+                yield epoch, index
 
 
 class ResumableLoader(DataLoader[Any]):

@@ -61,8 +61,8 @@ class MetricsCSV(Logger):
         with shorter.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([header, *kept])
         shorter.replace(self.path)
-        # what was logged at the step that the run goes on from may be logged there again
-        self._written = {(step, tag) for at, tag, _ in kept if int(at) == step}
+        # what was logged at the step that the run goes on from, or in a validation after it, may be logged there again
+        self._written = {(int(at), tag) for at, tag, _ in kept if int(at) >= step - 1}
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

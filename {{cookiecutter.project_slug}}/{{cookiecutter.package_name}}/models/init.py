@@ -12,7 +12,8 @@ a wrong gain at every layer; a point-wise norm passes it on. So a small net star
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -34,6 +35,18 @@ def fan_in_(
     for layer in net.modules():
         if isinstance(layer, WEIGHTED):
             fan_in = layer.weight[0].numel()
-            layer.weight.normal_(std=gains.get(id(layer), 1.0) * fan_in**-0.5)
+            normal_(layer.weight, gains.get(id(layer), 1.0) * fan_in**-0.5)
             if layer.bias is not None:
                 layer.bias.zero_()
+
+
+def normal_(weight: Tensor, std: float) -> None:
+    """Draws `weight` anew, in place, from torch's default generator.
+
+    Of a sharded one every process draws the whole on the CPU, and keeps its part: the numbers are those of one process.
+    """
+    if isinstance(weight, DTensor):
+        whole = torch.empty(weight.shape, dtype=weight.dtype).normal_(std=std).to(weight.device)
+        weight.copy_(distribute_tensor(whole, weight.device_mesh, weight.placements, src_data_rank=None))
+    else:
+        weight.normal_(std=std)

@@ -31,6 +31,8 @@ def _pointwise(
         raise ValueError(f"x must be floating point of shape (..., dim), not {x.dtype} of {tuple(x.shape)}")
     _check_shape((1,), alpha=alpha, shift=shift)
     _check_shape(x.shape[-1:], weight=weight, bias=bias)
+    if not torch.is_grad_enabled():  # `apply` takes 50 us, three times the rest of a call on one token
+        return _Pointwise.forward(x, alpha, shift, weight, bias, curve)
     return _Pointwise.apply(x, alpha, shift, weight, bias, curve)
 
 

@@ -1,7 +1,7 @@
 """What every family's LightningModule shares: optimiser, schedule, clipping, EMA and compilation."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..errors import UsageError
+from ..parallel import shard, whole
 from .optim import SCHEDULES, lr_factor, parameter_groups
 
 
@@ -23,8 +24,12 @@ class Task(L.LightningModule):
         ema_decay: of an exponential moving average of the net's parameters and buffers, kept after every optimiser
             step; 0 for none. Early on the decay is (1 + n) / (10 + n) after n steps, so that the average forgets the
             initial weights.
-        compile: whether `net` runs through `torch.compile`.
+        compile: whether `net` runs through `torch.compile`, in the pieces that `compiled_parts` says.
+        seed: of the weights of a net that is drawn late, once it is sharded.
     """
+
+    unit = "samples"  # what throughput counts
+    units_per_sample = 1
 
     def __init__(
         self,
@@ -33,13 +38,14 @@ class Task(L.LightningModule):
         schedule: Mapping[str, Any],
         ema_decay: float = 0.0,
         compile: bool = False,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         _check(optim, schedule, ema_decay)
         self.net = net
         self.ema = copy.deepcopy(net).requires_grad_(False) if ema_decay else None
         self.optim, self.schedule, self.ema_decay = dict(optim), dict(schedule), ema_decay
-        self.compiled = compile
+        self.compiled, self.seed = compile, seed
 
     @property
     def eval_net(self) -> nn.Module:
@@ -50,13 +56,20 @@ class Task(L.LightningModule):
         raise NotImplementedError
 
     def configure_model(self) -> None:
-        """Compiles in place and before DDP wraps, so that the keys of the state dict stay as they are.
+        """Compiles in place, so that the keys of the state dict stay as they are, and shards where FSDP is asked for.
 
-        Lightning calls this for every stage, so only what is not compiled yet is.
+        All before DDP wraps. Lightning calls this for every stage: what is done already stays.
         """
-        for net in {self.net, self.eval_net} if self.compiled else ():
-            if net._compiled_call_impl is None:
-                net.compile()
+        for net in dict.fromkeys((self.net, self.eval_net)):
+            if self.compiled:
+                _compile(self.compiled_parts(net))
+            if self.device_mesh is not None:
+                shard(net, self.device_mesh["data_parallel"], str(self.trainer.precision), self.seed)
+
+    def compiled_parts(self, net: nn.Module) -> list[nn.Module]:
+        """The blocks of a net that has some, which torch compiles once for all that are alike; else the net."""
+        blocks = getattr(net, "blocks", None)
+        return list(blocks) if isinstance(blocks, nn.ModuleList | nn.Sequential) else [net]
 
     def configure_optimizers(self) -> Any:
         total = int(self.trainer.estimated_stepping_batches)
@@ -76,7 +89,7 @@ class Task(L.LightningModule):
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clips the norm of all gradients to `optim.clip_norm` (0: not at all), and logs what it was before."""
         gradients = [parameter.grad for parameter in self.net.parameters() if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm = whole(nn.utils.get_total_norm(gradients))
         if self.optim["clip_norm"]:
             nn.utils.clip_grads_with_norm_(self.net.parameters(), self.optim["clip_norm"], norm)
         self.log("train/grad_norm", norm)
@@ -92,15 +105,26 @@ class Task(L.LightningModule):
         return self.trainer.precision != "16-mixed" and self.device.type in ("cpu", "cuda")
 
 
+def _compile(parts: Sequence[nn.Module]) -> None:
+    # Blocks share one limit of compilations, and timm's may all differ, in their rate of stochastic depth.
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, 2 * len(parts))
+    for part in parts:
+        if part._compiled_call_impl is None:
+            part.compile()
+
+
 @torch.no_grad()
 def update_average(average: nn.Module, net: nn.Module, decay: float) -> None:
     """decay * average + (1 - decay) * net, in place: parameters and buffers; whole numbers are those of net."""
-    ours, theirs = ([*module.parameters(), *module.buffers()] for module in (average, net))
-    floats = [(one, other) for one, other in zip(ours, theirs, strict=True) if one.is_floating_point()]
-    torch._foreach_lerp_([one for one, _ in floats], [other for _, other in floats], 1 - decay)
-    for one, other in zip(ours, theirs, strict=True):
-        if not one.is_floating_point():
-            one.copy_(other)
+    for kind in (nn.Module.parameters, nn.Module.buffers):  # apart: FSDP shards the parameters alone
+        pairs = list(zip(kind(average), kind(net), strict=True))
+        floats = [(one, other) for one, other in pairs if one.is_floating_point()]
+        if floats:
+            torch._foreach_lerp_([one for one, _ in floats], [other for _, other in floats], 1 - decay)
+        for one, other in pairs:
+            if not one.is_floating_point():
+                one.copy_(other)
 
 
 def _check(optim: Mapping[str, Any], schedule: Mapping[str, Any], ema_decay: float) -> None:

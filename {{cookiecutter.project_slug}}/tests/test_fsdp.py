@@ -1,0 +1,188 @@
+"""Two processes that share a net against one that holds it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from {{cookiecutter.package_name}}.config import recompose
+from {{cookiecutter.package_name}}.data import base
+from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.fit import evaluate
+from {{cookiecutter.package_name}}.runs import EVALUABLE, RUN_DIR, last_checkpoint, load_checkpoint, saved_checkpoint
+
+from .conftest import each_family
+from .runs import ROOT, Start, Tiny, rows
+from .test_resume import resume
+
+ARGV = ["save_every_n_steps=4", "ema.decay=0.9", "optim.clip_norm=0.5"]
+
+# Trains to the end, then once more from the middle of the first epoch, and evaluates, one process a batch less.
+SCRIPT = """
+import json, os, shutil
+import torch
+
+last = Path("runs/whole/checkpoints/last.ckpt")
+run = last.parents[1]
+
+def keep(task, *_):
+    if task.global_rank == 0 and task.trainer.global_step == 4 and not Path("middle").exists():
+        shutil.copytree(last, "middle")
+
+def tell(task):
+    shapes = [(name, list(one.to_local().shape)) for name, one in task.net.named_parameters()]
+    Path(f"rank{task.global_rank}.json").write_text(json.dumps(dict(shapes)))
+
+Task.on_train_batch_start, Task.on_train_end = keep, tell
+train(compose([*sys.argv[1:], "name=whole"]))
+rank = int(os.environ["LOCAL_RANK"])
+if rank == 0:
+    shutil.copytree(run, "first")
+    shutil.rmtree(last)
+    shutil.copytree("middle", last)
+torch.distributed.barrier()
+train(recompose(saved_config(run), [f"resume={run}"], ("trainer", "logger"), RESUMABLE))
+limit = ["trainer=fsdp_cpu", f"trainer.limit_val_batches={2 - rank}"]
+metrics = evaluate(recompose(saved_config(run), limit, ("trainer",), EVALUABLE), last, "val")
+Path(f"val{rank}.json").write_text(json.dumps(metrics))
+"""
+
+
+@pytest.fixture(scope="module")
+def two_processes(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which SCRIPT ran: `first` is the run when it had ended, `runs/whole` that after it was resumed."""
+    folder = tmp_path_factory.mktemp("fsdp")
+    package = evaluate.__module__.partition(".")[0]
+    names = {
+        "config": "compose, recompose",
+        "fit": "evaluate, train",
+        "runs": "EVALUABLE, RESUMABLE, saved_config",
+        "tasks.base": "Task",
+    }
+    imports = [f"from {package}.{module} import {wanted}" for module, wanted in names.items()]
+    head = ["import sys", "from pathlib import Path", f"sys.path.insert(0, {str(ROOT)!r})", *imports]
+    script = folder / "script.py"
+    script.write_text("\n".join(head) + SCRIPT)
+    command = [sys.executable, str(script), *tiny.argv, *ARGV, "trainer=fsdp_cpu", "monitor.samples=16"]
+    env = {key: value for key, value in os.environ.items() if key != RUN_DIR} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@each_family
+def test_numbers_are_those_of_one_process(two_processes: Path, start: Start) -> None:
+    """First weights, gradients, clipping, moving average and metrics: all of them show in the curves and at the end."""
+    alone, _ = start(*ARGV, "monitor.samples=32")
+    run = two_processes / "first"
+    one, two = (load_checkpoint(path / "checkpoints" / "last.ckpt", "cpu")["state_dict"] for path in (alone, run))
+    assert one.keys() == two.keys()
+    # all of them together: AdamW makes whole steps of gradients that are but rounding errors
+    flat = [torch.cat([tensor.flatten() for tensor in weights.values()]) for weights in (one, two)]
+    assert (flat[1] - flat[0]).norm() < 1e-5 * flat[0].norm()
+    ours, theirs = ({(step, tag): value for step, tag, value in rows(path)} for path in (run, alone))
+    assert ours.keys() == theirs.keys()
+    compared = [key for key in ours if not key[1].startswith(("throughput", "train/loss"))]  # of its own samples
+    assert {"alpha", "input_std", "saturated", "val", "test"} < {tag.partition("/")[0] for _, tag in compared}
+    assert "train/grad_norm" in {tag for _, tag in compared}
+    for key in compared:
+        assert ours[key] == pytest.approx(theirs[key], rel=1e-5, abs=1e-6), key
+
+
+@each_family
+def test_a_process_holds_and_saves_its_part(two_processes: Path) -> None:
+    run = two_processes / "first"
+    weights = load_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]
+    parts = [json.loads((two_processes / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    assert len(parts[0]) > 15
+    for name, one in parts[0].items():
+        rows_of_all, *rest = weights[f"net.{name}"].shape
+        assert one == [(rows_of_all + 1) // 2, *rest], name
+        assert parts[1][name] == [rows_of_all // 2, *rest], name
+    for kind in ("best", "last"):
+        files = {file.name: file.stat().st_size for file in (run / "checkpoints" / f"{kind}.ckpt").iterdir()}
+        assert files.keys() == {".metadata", "meta.pt", "__0_0.distcp", "__1_0.distcp"}
+        assert files["__1_0.distcp"] == pytest.approx(files["__0_0.distcp"], rel=0.5)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+@each_family
+def test_a_resumed_run_equals_one_that_never_stopped(two_processes: Path) -> None:
+    runs = two_processes / "first", two_processes / "runs" / "whole"
+    checkpoints = two_processes / "middle", *(run / "checkpoints" / "last.ckpt" for run in runs)
+    middle, *ends = (load_checkpoint(checkpoint, "cpu") for checkpoint in checkpoints)
+    assert [state["global_step"] for state in (middle, *ends)] == [4, 12, 12]
+    one, other = (state["state_dict"] for state in ends)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert not all(torch.equal(one[name], middle["state_dict"][name]) for name in one)
+    logged = [[row for row in sorted(rows(run)) if not row[1].startswith("throughput")] for run in runs]
+    assert logged[0] == logged[1]
+
+
+@each_family
+def test_a_process_with_fewer_batches_is_waited_for(two_processes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had one batch of the validation, the other two; what each saw is measured here by itself."""
+    measured = [json.loads((two_processes / f"val{rank}.json").read_text()) for rank in (0, 1)]
+    assert measured[0] == measured[1]
+    losses = []
+    for rank, batches in (0, 2), (1, 1):
+        monkeypatch.setattr(base, "rank_and_world", lambda _, rank=rank: (rank, 2))
+        checkpoint, config = saved_checkpoint(two_processes / "runs" / "whole" / "checkpoints" / "last.ckpt")
+        argv = ["trainer=cpu", f"trainer.limit_val_batches={batches}", "data.batch_size=16"]
+        losses.append(evaluate(recompose(config, argv, ("data", "trainer"), EVALUABLE), checkpoint, "val")["val/loss"])
+    assert measured[0]["val/loss"] == pytest.approx((2 * losses[0] + losses[1]) / 3, rel=1e-5)
+
+
+@each_family
+def test_one_process_evaluates_and_goes_on(two_processes: Path, start: Start, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(two_processes / "first", tmp_path / "run"))
+    checkpoint, config = saved_checkpoint(run)
+    assert checkpoint == run / "checkpoints" / "best.ckpt"
+    cfg = recompose(config, ["trainer=cpu"], ("trainer",), EVALUABLE)
+    printed = json.loads((run / "summary.json").read_text())
+    tested = {tag: value for tag, value in printed.items() if tag.startswith("test/")}
+    assert evaluate(cfg, checkpoint, "test") == pytest.approx(tested, rel=1e-5)
+    with pytest.raises(UsageError, match="checkpoint is in shards, which trainer=fsdp goes on from"):
+        start(cfg=resume(run, "trainer=cpu", "trainer.max_epochs=3"))
+    with patch.dict(os.environ):  # Lightning leaves there what it starts processes with
+        _, values = start(cfg=resume(run, "trainer.devices=1", "trainer.max_epochs=3"))
+        torch.distributed.destroy_process_group()
+    assert values["steps"] == 18
+    last = last_checkpoint(run)
+    assert last is not None
+    assert {file.name for file in last.iterdir()} == {".metadata", "meta.pt", "__0_0.distcp"}
+
+
+@each_family
+def test_a_damaged_checkpoint_is_refused(two_processes: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(two_processes / "middle", tmp_path / "last.ckpt"))
+    index = folder / ".metadata"
+    whole = index.read_bytes()
+    runs_a_command = b"cposix\nsystem\n(S'touch ran'\ntR."  # what a pickle may do when torch loads the index
+    for damaged in (b"", whole[:100], runs_a_command):
+        index.write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"last\.ckpt: damaged, or no checkpoint"):
+            load_checkpoint(folder)
+    index.write_bytes(whole)
+    (folder / "__1_0.distcp").unlink()
+    with pytest.raises(UsageError, match=r"last\.ckpt: damaged, or no checkpoint"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["norm=bn"], "norm=bn: under FSDP every device would have its own statistics; take trainer=ddp"),
+        (["trainer.precision=bf16-true"], "trainer.precision=bf16-true: choose 32-true or bf16-mixed for trainer=fsdp"),
+    ],
+    ids=["norm", "precision"],
+)
+def test_what_fsdp_cannot_do_is_said(start: Start, overrides: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        start("trainer=fsdp_cpu", *overrides)

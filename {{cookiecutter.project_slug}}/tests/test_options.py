@@ -1,0 +1,47 @@
+"""Options of the scripts that take up a checkpoint."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.options import dispatch, read_options
+
+OPTIONS: dict[str, tuple[Any, str]] = {"text": ("", "any"), "n": (1, "a count"), "heat": (0.8, "how hot")}
+
+
+def test_values_of_the_defaults_types() -> None:
+    assert read_options([], OPTIONS) == {"text": "", "n": 1, "heat": 0.8}
+    assert read_options(["n=3", "heat=2", "n=4"], OPTIONS) == {"text": "", "n": 4, "heat": 2.0}
+
+
+@pytest.mark.parametrize("text", ["f(x=1)", "${seed}", "null", "[1,", "007", "", "two\nlines", "1e3"])
+def test_text_is_what_was_typed(text: str) -> None:
+    assert read_options([f"text={text}"], OPTIONS)["text"] == text
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("n=1.5", "n=1.5: expected a whole number"),
+        ("n=", "n=: expected a whole number"),
+        ("heat=warm", "heat=warm: expected a number"),
+        ("heat=nan", "heat=nan: expected a number"),
+        ("heat=inf", "heat=inf: expected a number"),
+        ("hart=1", "hart: there is no such key (did you mean heat?); --help lists them"),
+        ("text", "text: expected key=value; --help lists the keys"),
+    ],
+)
+def test_refusals(argument: str, words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        read_options([argument], OPTIONS)
+
+
+def test_a_family_that_has_no_such_part(tmp_path: Path) -> None:
+    file = tmp_path / "last.ckpt"
+    torch.save({"config": {"task": {"name": "sculpture"}}, "global_step": 0, "state_dict": {}}, file)
+    with pytest.raises(UsageError, match=r"it is of task=sculpture, which sample\.py does not know; it knows"):
+        dispatch("sample", [f"checkpoint={file}"])
