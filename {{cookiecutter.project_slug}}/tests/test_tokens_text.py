@@ -1,0 +1,76 @@
+"""Text to tokens and back."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from {{cookiecutter.package_name}}.data.tokens_text import Bytes, Codec, Tokenizer, codec_of, train_tokenizer
+from {{cookiecutter.package_name}}.errors import UsageError
+
+TEXT = "naïve café — 😀 <|endoftext|>\n\tdone ✓"
+
+
+def trained(path: Path, eot: str = "<|endoftext|>") -> Path:
+    train_tokenizer(["the cat sat on the mat, the café"] * 3, 280, eot).save(str(path))
+    return path
+
+
+@pytest.fixture(params=["bytes", "tokenizer"])
+def codec(request, tmp_path) -> Codec:
+    return Bytes() if request.param == "bytes" else Tokenizer(trained(tmp_path / "tokenizer.json"))
+
+
+def test_text_comes_back_and_nothing_in_it_ends_a_document(codec):
+    ids = codec.encode(TEXT)
+    assert codec.decode(ids) == TEXT
+    assert codec.eot not in ids
+    assert codec.decode([codec.eot, *ids, codec.eot]) == TEXT
+    assert [list(each) for each in codec.encode_batch([TEXT, "", "b"])] == [ids, [], codec.encode("b")]
+    assert max(ids) < codec.vocab_size
+
+
+def test_streamed_text_waits_for_whole_characters(codec):
+    ids = codec.encode(TEXT)
+    shown = [codec.decode(ids[:count]) for count in range(len(ids) + 1)]
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(shown))
+    assert all("\N{REPLACEMENT CHARACTER}" not in text for text in shown)
+    assert len(set(shown)) < len(shown)
+
+
+def test_bytes_that_are_no_text_are_shown_as_such():
+    assert Bytes().decode([97, 255, 98]) == "a\N{REPLACEMENT CHARACTER}b"
+    assert Bytes().encode("\udcff") == [255]  # as a command line hands it over
+
+
+def test_a_tokenizer_neither_cuts_nor_pads(tmp_path):
+    from tokenizers import Tokenizer as Library
+
+    library = Library.from_file(str(trained(tmp_path / "plain.json")))
+    library.enable_truncation(3)
+    library.enable_padding(length=50)
+    library.save(str(tmp_path / "cutting.json"))
+    expected = Tokenizer(tmp_path / "plain.json").encode(TEXT)
+    assert Tokenizer(tmp_path / "cutting.json").encode(TEXT) == expected
+    assert len(expected) > 3
+
+
+def test_tokenizers_that_cannot_be_are_refused(tmp_path):
+    path = trained(tmp_path / "tokenizer.json", eot="<end>")
+    with pytest.raises(UsageError, match=r"has no end-of-text token of a usual name; eot=TOKEN names"):
+        Tokenizer(path)
+    with pytest.raises(UsageError, match=r"^eot=<stop>: .*tokenizer\.json has no such token"):
+        Tokenizer(path, "<stop>")
+    assert Tokenizer(path, "<end>").eot == 0
+    path.write_text("{}")
+    with pytest.raises(UsageError, match=r"tokenizer\.json is no tokenizer\.json: "):
+        Tokenizer(path)
+    with pytest.raises(UsageError, match="does not exist"):
+        Tokenizer(tmp_path / "none.json")
+
+
+def test_the_codec_of_text_is_bytes():
+    assert isinstance(codec_of({"name": "stdlib"}), Bytes)
+    assert isinstance(codec_of({"name": "text", "root": "/gone"}), Bytes)
+    with pytest.raises(UsageError, match=r"data\.root=/gone has no meta\.json"):
+        codec_of({"name": "tokens", "root": "/gone"})

@@ -1,0 +1,174 @@
+"""What `prepare.py` does: a source of documents becomes a folder of shards with a meta.json, the last file written."""
+
+import json
+import shlex
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..cpus import cpu_count
+from ..errors import UsageError, require
+from .tokens_documents import Part, open_source
+from .tokens_parts import TOKENIZER, Job, pieces_of, replace, write_json
+from .tokens_shards import FORMAT, META, SPLITS, read_meta, shards
+from .tokens_sources import split_of
+from .tokens_text import Tokenizer, checksum, train_tokenizer
+
+PLAN = "plan.json"  # what was begun, until it is finished
+
+
+def prepare(
+    source: str,
+    out: str,
+    tokenizer: str,
+    vocab_size: int,
+    eot: str,
+    val_fraction: float,
+    test_fraction: float,
+    shard_mb: int,
+    workers: int,
+    **reading: Any,
+) -> dict[str, Any]:
+    """Makes the shards of a source, or those that are missing, and prints what came out.
+
+    Args: the keys of configs/prepare.yaml, explained there; `reading` are those of `open_source`.
+
+    Returns:
+        The contents of meta.json.
+
+    Raises:
+        UsageError: a value out of range, a source or tokenizer that cannot be read, or a folder with something else.
+    """
+    require(bool(out), "out is not set: out=FOLDER names where the shards go")
+    fractions = (val_fraction, test_fraction)
+    sane = min(fractions) >= 0 and sum(fractions) < 1
+    both = f"val_fraction={val_fraction}, test_fraction={test_fraction}"
+    require(sane, f"{both}: expected 0 or more, and less than 1 together")
+    require(shard_mb >= 1, f"shard_mb={shard_mb}: expected at least 1")
+    require(0 <= workers <= 1024, f"workers={workers}: expected 0 (one per CPU) to 1024")
+    settings = {"source": source, "tokenizer": tokenizer, "eot": eot, **reading}
+    settings |= {"val_fraction": val_fraction, "test_fraction": test_fraction, "shard_mb": shard_mb}
+    given = None if tokenizer in ("bytes", "train") else Path(tokenizer).expanduser()
+    if given is not None:
+        Tokenizer(given, eot)
+        settings["sha256"] = checksum(given)
+    elif tokenizer == "train":
+        require(vocab_size >= 257, f"vocab_size={vocab_size}: expected at least 257, the bytes and an end of text")
+        settings["vocab_size"] = vocab_size
+    folder = Path(out).expanduser()
+    if (folder / META).exists():
+        meta = read_meta(out)
+        require(meta.get("made_from") == settings, f"out={out} holds data of other settings; take another folder")
+        shards(out)
+        _report(out, meta)
+        return meta
+
+    opened = open_source(source, **reading)
+    parts = opened.parts(shard_mb * 10**6)
+    require(bool(parts), f"source={source} holds no text")
+    job = Job(opened, folder, None if tokenizer == "bytes" else eot, fractions)
+    _begin(folder, out, {"settings": settings, "source": opened.state()})
+    try:
+        if given is not None:
+            replace(folder / TOKENIZER, lambda path: shutil.copyfile(given, path))
+        elif tokenizer == "train" and not (folder / TOKENIZER).exists():
+            _train_tokenizer(job, parts, vocab_size, max(1, len(parts) * shard_mb // 1000))
+        _run(job, parts, workers or cpu_count())
+        meta = _finish(job, len(parts), settings)
+    except UsageError:
+        if not any(folder.glob("part-*.json")):
+            _remove(folder, ["*.bin", "*.tmp", TOKENIZER, PLAN])
+            with suppress(OSError):  # it was there before, with other things
+                folder.rmdir()
+        raise
+    _report(out, meta)
+    return meta
+
+
+def _begin(folder: Path, out: str, plan: dict[str, Any]) -> None:
+    """Makes the folder with a plan in it, or checks that it was begun with the same one."""
+    plan = json.loads(json.dumps(plan))
+    if (folder / PLAN).exists():
+        same = json.loads((folder / PLAN).read_bytes()) == plan
+        require(same, f"out={out} was begun with other settings, or the source has changed; delete it or take another")
+        return
+    require(not folder.exists() or folder.is_dir(), f"out={out} is a file: expected a folder")
+    empty = not folder.exists() or not any(folder.iterdir())
+    require(empty, f"out={out} holds other files; take an empty folder or a new one")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / PLAN, plan)
+    except OSError as error:
+        raise UsageError(f"out={out} cannot be written: {error.strerror}") from error
+
+
+def _train_tokenizer(job: Job, parts: Sequence[Part], vocab_size: int, step: int) -> None:
+    """From the training documents of every step-th part: of a large source, a gigabyte from all over it will do."""
+    documents = (text for part in parts[::step] for text in job.source.documents(part))
+    pieces = (p for text in documents if split_of(text.encode(), *job.fractions) == "train" for p in pieces_of(text))
+    library = train_tokenizer(pieces, vocab_size, job.eot or "<|endoftext|>")
+    replace(job.out / TOKENIZER, lambda path: library.save(str(path)))
+
+
+def _run(job: Job, parts: Sequence[Part], workers: int) -> None:
+    columns = TextColumn("parts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        done = sum(job.note(number).exists() for number in range(len(parts)))
+        bar = progress.add_task("", total=len(parts), completed=done)
+        for _ in job.run_all(parts, workers):
+            progress.advance(bar)
+
+
+def _finish(job: Job, parts: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """Gathers the notes of all parts in meta.json, and removes them."""
+    splits: dict[str, dict[str, Any]] = {split: {"bytes": 0, "documents": 0, "shards": []} for split in SPLITS}
+    for number in range(parts):
+        for split, note in json.loads(job.note(number).read_bytes()).items():
+            for key, value in note.items():
+                splits[split][key] += value
+    wanted = {"train": 1.0, "val": job.fractions[0], "test": job.fractions[1]}
+    empty = [split for split in SPLITS if wanted[split] and not splits[split]["documents"]]
+    total = sum(split["documents"] for split in splits.values())
+    more = "separator=... divides a text file into documents, and val_fraction=0 test_fraction=0 asks for no others"
+    if empty:
+        _remove(job.out, ["part-*.json"])
+    require(not empty, f"no document falls to {' and '.join(empty)}, of {total} in the source; {more}")
+    own = {"file": None} if job.eot is None else {"file": TOKENIZER, "sha256": checksum(job.out / TOKENIZER)}
+    meta = {
+        "format": FORMAT,
+        "dtype": job.dtype,
+        "vocab_size": job.codec.vocab_size,
+        "eot": job.codec.eot,
+        "tokenizer": {**own, "eot": job.eot},
+        "splits": splits,
+        "made_from": settings,
+    }
+    write_json(job.out / META, meta)
+    _remove(job.out, ["part-*.json", "*.tmp", PLAN])
+    return json.loads(json.dumps(meta))
+
+
+def _remove(folder: Path, patterns: Sequence[str]) -> None:
+    for pattern in patterns:
+        for file in folder.glob(pattern):
+            file.unlink()
+
+
+def _report(out: str, meta: dict[str, Any]) -> None:
+    table = Table(box=None)
+    for column in ("split", "documents", "tokens", "bytes", "bytes/token"):
+        table.add_column(column, justify="left" if column == "split" else "right")
+    for name, split in meta["splits"].items():
+        tokens = sum(shard["tokens"] for shard in split["shards"])
+        counts = [f"{count:,}" for count in (split["documents"], tokens, split["bytes"])]
+        table.add_row(name, *counts, f"{split['bytes'] / max(1, tokens):.3f}")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    console.print(f"{out} is complete, with a vocabulary of {meta['vocab_size']:,}; next:", markup=False)
+    console.print(f"  python train.py task=llm data=tokens data.root={shlex.quote(out)}", markup=False)
