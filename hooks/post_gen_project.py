@@ -1,6 +1,7 @@
 """Removes what was not chosen, starts a git repository, and says what to type next.
 
-Nothing here lists the families: a family is a file of configs/task/, and owns every file named after it.
+Nothing here lists the families: a family is a file of configs/task/, and owns every file named after it. Root scripts
+are found in the same way: `tasks/x_sample.py` or `data/x_sample.py` serves `sample.py`.
 """
 
 import json
@@ -55,6 +56,7 @@ def remove_families():
     dropped = [name for name in families if name != chosen and name in CHOICES.get("families", families)]
     kept = [name for name in families if name not in dropped]
     unused = modules_of(dropped, families) - modules_of(kept, families)
+    scripts = served_scripts()
 
     places = [PROJECT / "configs" / group for group in ("task", "model", "experiment")]
     for family in dropped:
@@ -64,6 +66,10 @@ def remove_families():
         for option in DATA.glob("*.yaml"):
             if value_of("module", option) == [module]:
                 remove(option)
+    for script in scripts - served_scripts():  # a script that nothing served before is the user's
+        remove(PROJECT / f"{script}.py")
+        remove(PROJECT / "configs" / f"{script}.yaml")
+        remove(TESTS / f"test_{script}.py")
 
     defaults = PROJECT / "configs" / "train.yaml"
     if set(value_of("task", defaults)) & set(dropped):
@@ -77,6 +83,13 @@ def modules_of(chosen, families):
     files = [*TASKS.glob("*.yaml"), *(PROJECT / "configs" / "experiment").glob("*.yaml")]
     options = {option for file in files if owner(file, families) in chosen for option in value_of("data", file)}
     return {module for option in options for module in value_of("module", DATA / f"{option}.yaml")}
+
+
+def served_scripts():
+    """The scripts of the project's root for which a family or a data module has a file."""
+    files = [*(PACKAGE / "tasks").glob("*.py"), *(PACKAGE / "data").glob("*.py")]
+    scripts = {script.stem for script in PROJECT.glob("*.py")} - {"train", "evaluate"}
+    return {script for script in scripts if any(file.stem.endswith(f"_{script}") for file in files)}
 
 
 def value_of(key, file):

@@ -23,8 +23,9 @@ torch torchvision torchaudio torchgen functorch triton lightning lightning_fabri
 pytorch_lightning timm torchmetrics omegaconf antlr4 rich tensorboard matplotlib mpl_toolkits pylab sklearn
 scikit_learn numpy scipy joblib pillow pil yaml pyyaml wandb pytest py ruff mypy mypyc pre_commit hatchling hatch uv
 pip setuptools wheel pkg_resources packaging typing_extensions tqdm requests jinja2 markupsafe fsspec filelock
-sympy mpmath networkx safetensors huggingface_hub google grpc protobuf six werkzeug absl markdown pygments
-cycler kiwisolver contourpy fonttools dateutil pluggy iniconfig attr attrs aiohttp nvidia cuda liger_kernel
+sympy mpmath networkx safetensors tokenizers transformers datasets huggingface_hub google grpc protobuf six werkzeug
+absl markdown pygments cycler kiwisolver contourpy fonttools dateutil pluggy iniconfig attr attrs aiohttp nvidia cuda
+liger_kernel
 """
 # Windows opens a device under these names, whatever extension follows.
 DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}

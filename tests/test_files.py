@@ -3,16 +3,16 @@
 import json
 import re
 import subprocess
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 from conftest import BARE, CHOICES, PACKAGE_DIR, PROJECT_DIR, Bake, files_of, label, one_by_one
+from families import files_of_family, named
 
 ALL = [*one_by_one(), BARE]
 every_bake = pytest.mark.parametrize("answers", ALL, ids=label)
 
-# Where a family keeps its files, and where the extra loggers keep theirs.
-FAMILY_PLACES = "configs/task configs/model configs/experiment my_project/models my_project/tasks tests docs"
+# Where the extra loggers keep their files.
 LOGGER_PLACES = "configs/logger my_project/loggers tests docs"
 NOT_ON_WINDOWS = re.compile(r'["|<>:?*\\]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)
 
@@ -30,18 +30,8 @@ def expected(template: Path, answers: dict[str, str]) -> set[str]:
         names -= named(names, "wandb", LOGGER_PLACES)
     chosen = answers.get("families", "all")
     for family in [] if chosen == "all" else set(CHOICES["families"]) - {"all", chosen}:
-        names -= named(names, family, FAMILY_PLACES)
+        names -= files_of_family(names, family)
     return names
-
-
-def named(names: set[str], word: str, places: str) -> set[str]:
-    """Those of `names` that are called word.*, word_*, test_word.* or test_word_* and lie in one of `places`."""
-    paths = {name: PurePosixPath(name) for name in names}
-    return {
-        name
-        for name, path in paths.items()
-        if str(path.parent) in places.split() and re.match(rf"(test_)?{word}[._]", path.name)
-    }
 
 
 @every_bake

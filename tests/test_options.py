@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import CHOICES, Bake
+from families import LIBRARIES
 
 # A sentence from each text that no other has, and the end of it.
 LICENCES = {
@@ -67,6 +68,11 @@ def test_families(bake: Bake, value: str) -> None:
     default = re.search(r"(?m)^  task: (\w+)", (project / "configs" / "train.yaml").read_text(encoding="utf-8"))
     assert default
     assert default[1] in families
+    metadata = pyproject(project)
+    listed = metadata["project"]["dependencies"] + metadata["dependency-groups"]["dev"]
+    wanted = {re.split("[<>=]", item)[0] for item in listed}
+    for family, libraries in LIBRARIES.items():
+        assert libraries & wanted == (libraries if family in families else set())
 
 
 @pytest.mark.parametrize("value", CHOICES["logger"])

@@ -1,6 +1,5 @@
 """What comes out is linted, typed, built and tested, as its own CI would do it; all in this environment."""
 
-import hashlib
 import os
 import re
 import shutil
@@ -34,6 +33,7 @@ def writable(project: Path, place: Path) -> Path:
         {},
         BARE,
         {"logger": "wandb", "python": CHOICES["python"][-1]},  # newer Pythons have other rules
+        *({"families": family} for family in CHOICES["families"][1:]),
         {"package_name": LONGEST},
         {"package_name": "x"},
     ],
@@ -45,7 +45,9 @@ def test_ruff_has_nothing_to_say(bake: Bake, answers: dict[str, str]) -> None:
     run("ruff", "format", "--no-cache", "--check", ".", cwd=project)
 
 
-@pytest.mark.parametrize("answers", [{}, {"logger": "wandb"}], ids=label)
+@pytest.mark.parametrize(
+    "answers", [{}, {"logger": "wandb"}, *({"families": family} for family in CHOICES["families"][1:])], ids=label
+)
 def test_mypy_has_nothing_to_say(bake: Bake, tmp_path_factory: pytest.TempPathFactory, answers: dict[str, str]) -> None:
     cache = tmp_path_factory.getbasetemp() / "mypy"
     run("mypy", "--cache-dir", str(cache), cwd=bake(**answers))
@@ -107,23 +109,19 @@ def test_ci_runs_the_command_of_the_readme(template: Path) -> None:
     assert ".ci/run" in (template / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
 
 
-def code(project: Path) -> str:
-    """A fingerprint of everything that its tests could notice."""
-    digest = hashlib.sha256()
-    for name in sorted(name for name in files_of(project) if not name.endswith(".md")):
-        digest.update(f"\0{name}\0".encode() + (project / name).read_bytes())
-    return digest.hexdigest()
-
-
-PASSED: dict[str, str] = {}
-
-
-@pytest.mark.parametrize("families", CHOICES["families"])
-def test_the_projects_own_tests_pass(bake: Bake, tmp_path: Path, families: str) -> None:
-    """For every choice of families; choices that bake the same project share one run."""
-    project = bake(families=families)
-    if code(project) in PASSED:
-        return
-    said = run("pytest", "--durations=10", cwd=writable(project, tmp_path))
+def test_the_projects_own_tests_pass(bake: Bake, tmp_path: Path) -> None:
+    said = run("pytest", "--durations=10", cwd=writable(bake(), tmp_path))
     assert re.search(r"\b[1-9]\d* passed", said)
-    PASSED[code(project)] = said
+
+
+@pytest.mark.parametrize("family", CHOICES["families"][1:])
+def test_the_projects_own_tests_with_one_family(bake: Bake, tmp_path: Path, family: str) -> None:
+    """All can be imported; those run that another family changes: what shared tests say of another default run."""
+    project = writable(bake(families=family), tmp_path)
+    collected = run("pytest", "--collect-only", cwd=project)
+    assert re.search(r"\b[1-9]\d* tests collected", collected)
+    files = ["tests/test_config.py"]
+    if family != re.findall(r"\n  task: (\w+)", (bake() / "configs" / "train.yaml").read_text(encoding="utf-8"))[0]:
+        files += ["tests/test_norm_monitor.py", "tests/test_runs.py"]
+    said = run("pytest", "--durations=10", *files, cwd=project)
+    assert re.search(r"\b[1-9]\d* passed", said)

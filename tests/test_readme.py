@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Bake
+from conftest import CHOICES, Bake
 
 BLOCK = re.compile(r"^```(?:python|yaml)\n(# (\S+?):?(?: [^\n]*)?\n.*?)^```$", re.MULTILINE | re.DOTALL)
 QUICK = ["trainer=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1"]
@@ -22,12 +22,20 @@ def python(project: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def files_of_readme(project: Path) -> dict[str, str]:
+    return {name: text for text, name in BLOCK.findall((project / "README.md").read_text(encoding="utf-8"))}
+
+
+@pytest.mark.parametrize("families", CHOICES["families"])
+def test_every_bake_says_the_same_of_ones_own_norm(bake: Bake, families: str) -> None:
+    assert files_of_readme(bake(families=families)) == files_of_readme(bake())
+
+
 @pytest.fixture(scope="module")
 def project(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with every file that its README shows, each named in its first line."""
     project = Path(shutil.copytree(bake(), tmp_path_factory.mktemp("readme") / "my-project"))
-    readme = (project / "README.md").read_text(encoding="utf-8")
-    files = {name: text for text, name in BLOCK.findall(readme)}
+    files = files_of_readme(project)
     assert list(files) == ["my_project/norms/hardtanh.py", "configs/norm/hardtanh.yaml"]
     for name, text in files.items():
         assert not (project / name).exists()

@@ -1,0 +1,274 @@
+"""A LLaMA (Touvron et al. 2023, arXiv 2302.13971) with the norm given at construction.
+
+B batch, T tokens, S those and the ones in the cache before them, D width, H heads, G heads of keys and values, E width
+of a head, F hidden width of the feed-forward network, V vocabulary: (B, T) -> (B, T, V).
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..errors import require
+from .init import fan_in_, normal_
+from .llm_cache import KVCache
+
+NormLayer = Callable[..., nn.Module]
+DRAWN_LATER = True  # `init_weights` may follow once the net is sharded, and draws the same numbers
+IGNORED = -100  # a target that counts for nothing
+
+
+class Llama(nn.Module):
+    """Pre-norm decoder: rotary positions, grouped-query attention, SwiGLU, no biases.
+
+    Args:
+        norm_layer: called as `norm_layer(dim, site=..., bias=False)`.
+        vocab_size, context: token ids are below the one, texts no longer than the other.
+        mlp_dim: F.
+        tied: the head's weights are the embedding's.
+        qk_norm: a norm over E on queries and keys, before they are rotated.
+        rope_base: of the wavelengths of the rotary positions, from 2 pi to 2 pi times this.
+        embed_scale: a learned scalar on the embedding, from sqrt(D) on.
+        init: "fan_in" or "normal"; see `init_weights`.
+        head_gain: scale of the head's first weights under "fan_in".
+        loss_chunk: tokens whose logits the loss holds at once; 0 for all.
+        checkpointing: blocks keep their inputs alone for backward, and compute the rest anew.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(
+        self,
+        norm_layer: NormLayer,
+        vocab_size: int,
+        context: int,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        num_kv_heads: int,
+        mlp_dim: int,
+        tied: bool = False,
+        qk_norm: bool = False,
+        rope_base: float = 10000.0,
+        embed_scale: bool = False,
+        init: str = "fan_in",
+        head_gain: float = 1.0,
+        loss_chunk: int = 0,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.context, self.rope_base, self.head_dim = context, rope_base, embed_dim // num_heads
+        self.init, self.head_gain = init, head_gain
+        self.loss_chunk, self.checkpointing = loss_chunk, checkpointing
+        self.embed = nn.Embedding(vocab_size, embed_dim)
+        self.embed_scale = nn.Parameter(torch.empty(1)) if embed_scale else None
+        self.blocks = nn.ModuleList(
+            Block(norm_layer, embed_dim, num_heads, num_kv_heads, mlp_dim, qk_norm, layer) for layer in range(depth)
+        )
+        self.norm = norm_layer(embed_dim, site="final", bias=False)
+        self.head = nn.Linear(embed_dim, vocab_size, bias=False)
+        self.tied = tied
+        self.register_buffer("cos", torch.empty(context, self.head_dim), persistent=False)
+        self.register_buffer("sin", torch.empty(context, self.head_dim), persistent=False)
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Draws all weights and computes all buffers, in place; also after `to_empty`, and again.
+
+        |                      | fan_in                            | normal                |
+        |----------------------|-----------------------------------|-----------------------|
+        | embedding            | std 1; D^-0.5 if scaled or tied   | std 0.02              |
+        | q, k, v, gate, up    | std D^-0.5                        | std 0.02              |
+        | out, down            | std (fan_in * 2 * depth)^-0.5     | std 0.02              |
+        | head, unless tied    | std head_gain * D^-0.5            | std 0.02              |
+        | embed_scale          | D^0.5                             | D^0.5                 |
+        | norms                | their own                         | their own             |
+
+        "normal" is made for widths of 1024 and up, where 0.02 is about D^-0.5; what it does below says docs/llm.md.
+        """
+        dim = self.embed.embedding_dim
+        if self.tied:  # here, since `to_empty` makes two weights of the one
+            self.head.weight = self.embed.weight
+        for module in self.modules():
+            if isinstance(module, Block):
+                for norm in module.norms:
+                    _reset(norm)
+        _reset(self.norm)
+        if self.init == "fan_in":
+            writers = [layer for block in self._blocks for layer in (block.attn.out, block.ffn.down)]
+            fan_in_(self.blocks, writers, depth=len(self.blocks))
+            if not self.tied:
+                normal_(self.head.weight, self.head_gain * dim**-0.5)
+            normal_(self.embed.weight, dim**-0.5 if self.tied or self.embed_scale is not None else 1.0)
+        else:
+            for layer in self.modules():
+                if isinstance(layer, nn.Linear | nn.Embedding):
+                    normal_(layer.weight, 0.02)
+        if self.embed_scale is not None:
+            self.embed_scale.fill_(dim**0.5)
+        cos, sin = rope_tables(self.context, self.head_dim, self.rope_base, self.cos.device)
+        self.cos, self.sin = cos, sin
+
+    def forward(self, tokens: Tensor, targets: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+        """Logits (B, T, V) of the next tokens; with `targets`, their mean cross entropy in nats instead.
+
+        Args:
+            tokens: (B, T) ids.
+            targets: (B, T) ids; those that are -100 count for nothing.
+            cache: of the tokens before these, which it then holds too.
+
+        Raises:
+            ValueError: more tokens than the context, those in the cache counted.
+        """
+        start = 0 if cache is None else cache.length
+        end = start + tokens.shape[1]
+        if end > self.context:
+            raise ValueError(f"{end} tokens are more than the context, {self.context}")
+        rope = self.cos[start:end], self.sin[start:end]  # (T, E) each
+        x = self.embed(tokens)  # (B, T, D)
+        if self.embed_scale is not None:
+            x = x * self.embed_scale
+        for block in self.blocks:
+            if self.checkpointing and self.training:
+                x = checkpoint(block, x, rope, use_reentrant=False)
+            else:
+                x = block(x, rope, cache)
+        if cache is not None:
+            cache.length += tokens.shape[1]
+        x = self.norm(x)
+        return self.head(x) if targets is None else self._loss(x.flatten(0, 1), targets.flatten())
+
+    def _loss(self, x: Tensor, targets: Tensor) -> Tensor:
+        """Chunk by chunk, each computed anew in backward: (N, V) is never whole. torch 2.15 has a fused function."""
+        size = self.loss_chunk or len(x)
+        if len(x) <= size:
+            total = self._chunk_loss(x, targets)
+        else:
+            parts = zip(x.split(size), targets.split(size), strict=True)
+            total = torch.stack([checkpoint(self._chunk_loss, *part, use_reentrant=False) for part in parts]).sum()
+        return total / (targets != IGNORED).sum()
+
+    def _chunk_loss(self, x: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(self.head(x).float(), targets, ignore_index=IGNORED, reduction="sum")
+
+    @property
+    def _blocks(self) -> list["Block"]:
+        return [cast(Block, block) for block in self.blocks]
+
+
+class Block(nn.Module):
+    """x + attn(norm(x)), then x + ffn(norm(x))."""
+
+    def __init__(
+        self, norm_layer: NormLayer, dim: int, heads: int, kv_heads: int, mlp_dim: int, qk_norm: bool, layer: int
+    ) -> None:
+        super().__init__()
+        self.attn_norm = norm_layer(dim, site="attn", bias=False)
+        self.attn = Attention(norm_layer, dim, heads, kv_heads, qk_norm, layer)
+        self.ffn_norm = norm_layer(dim, site="ffn", bias=False)
+        self.ffn = SwiGLU(dim, mlp_dim)
+
+    @property
+    def norms(self) -> list[nn.Module]:
+        ours = [self.attn_norm, self.attn.q_norm, self.attn.k_norm, self.ffn_norm]
+        return [norm for norm in ours if norm is not None]
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], cache: KVCache | None = None) -> Tensor:
+        x = x + self.attn(self.attn_norm(x), rope, cache)  # (B, T, D)
+        return x + self.ffn(self.ffn_norm(x))  # (B, T, D)
+
+
+class Attention(nn.Module):
+    """Causal attention in which H / G heads of queries share one of keys and values (arXiv 2305.13245)."""
+
+    def __init__(self, norm_layer: NormLayer, dim: int, heads: int, kv_heads: int, qk_norm: bool, layer: int) -> None:
+        super().__init__()
+        self.layer, self.head_dim = layer, dim // heads
+        self.q = nn.Linear(dim, heads * self.head_dim, bias=False)
+        self.k = nn.Linear(dim, kv_heads * self.head_dim, bias=False)
+        self.v = nn.Linear(dim, kv_heads * self.head_dim, bias=False)
+        self.out = nn.Linear(heads * self.head_dim, dim, bias=False)
+        self.q_norm = norm_layer(self.head_dim, bias=False) if qk_norm else None
+        self.k_norm = norm_layer(self.head_dim, bias=False) if qk_norm else None
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], cache: KVCache | None = None) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (-1, self.head_dim)) for layer in (self.q, self.k, self.v))  # (B, T, H|G, E)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = rotate(q.transpose(1, 2), rope), rotate(k.transpose(1, 2), rope), v.transpose(1, 2)  # (B, H|G, T, E)
+        if cache is not None:
+            k, v = cache.extend(self.layer, k, v)  # (B, G, S, E)
+        length, seen = q.shape[2], k.shape[2]
+        mask = None
+        if 1 < length < seen:  # several tokens after a cache: each sees all before it
+            mask = torch.ones(length, seen, dtype=torch.bool, device=x.device).tril(seen - length)  # (T, S)
+        y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=length == seen, enable_gqa=True)  # (B, H, T, E)
+        return self.out(y.transpose(1, 2).flatten(2))  # (B, T, D)
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(dim, hidden, bias=False)
+        self.up = nn.Linear(dim, hidden, bias=False)
+        self.down = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))  # (B, T, D)
+
+
+def rope_tables(context: int, head_dim: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine (context, E), fp32, of the angles that queries and keys are turned by (arXiv 2104.09864)."""
+    even = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device)
+    angles = torch.outer(torch.arange(context, dtype=torch.float32, device=device), 1 / base ** (even / head_dim))
+    angles = torch.cat((angles, angles), dim=-1)  # the halves of a head are its pairs, as transformers has them
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    """x (B, H, T, E) turned by the tables (T, E), in fp32 and back in x's dtype."""
+    cos, sin = rope
+    left, right = x.chunk(2, dim=-1)
+    return (x * cos + torch.cat((-right, left), dim=-1) * sin).to(x.dtype)
+
+
+def build(norm_layer: NormLayer, device: torch.device | str | None = None, **model: Any) -> Llama:
+    """The net of a config's section `model`.
+
+    Raises:
+        UsageError: sizes that do not fit together.
+    """
+    _check(**model)
+    generator = torch.get_rng_state()
+    with torch.device(device or "cpu"):
+        net = Llama(norm_layer, **model)
+    torch.set_rng_state(generator)  # PyTorch's layers have drawn too, but on "meta" nothing does
+    net.init_weights()
+    return net
+
+
+def _check(**model: Any) -> None:
+    for key in ("vocab_size", "context", "embed_dim", "depth", "num_heads", "num_kv_heads", "mlp_dim"):
+        require(model[key] >= 1, f"model.{key}={model[key]}: expected a whole number from 1 on")
+    dim, heads, groups = model["embed_dim"], model["num_heads"], model["num_kv_heads"]
+    require(dim % heads == 0, f"model.num_heads={heads}: it does not divide the width {dim} (model.embed_dim)")
+    even = dim // heads % 2 == 0
+    require(even, f"model.num_heads={heads}: heads of width {dim // heads}; rotation needs an even one")
+    require(heads % groups == 0, f"model.num_kv_heads={groups}: it does not divide the {heads} heads (model.num_heads)")
+    require(model["init"] in ("fan_in", "normal"), f"model.init={model['init']}: choose fan_in or normal")
+    require(model["head_gain"] > 0, f"model.head_gain={model['head_gain']}: expected a number above 0")
+    require(model["rope_base"] > 1, f"model.rope_base={model['rope_base']}: expected a number above 1")
+    require(model["loss_chunk"] >= 0, f"model.loss_chunk={model['loss_chunk']}: expected 0 (all) or more")
+
+
+def _reset(norm: nn.Module) -> None:
+    reset: Callable[[], None] | None = getattr(norm, "reset_parameters", None)
+    if reset is not None:  # the identity has none
+        reset()

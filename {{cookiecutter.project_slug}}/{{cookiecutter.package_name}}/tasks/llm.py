@@ -1,0 +1,69 @@
+"""Language modelling: the next token from those before it."""
+
+import math
+from typing import Any
+
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from ..errors import require
+from .base import Task
+
+
+class LLMTask(Task):
+    """Mean cross entropy in nats per token on (inputs, targets) of (B, T) token ids each; target -100 counts for none.
+
+    Validation and test log it over all tokens, and `bits_per_byte`, which texts in other tokens can be compared by.
+
+    Args:
+        context: tokens of a sample.
+    """
+
+    unit = "tokens"
+
+    def __init__(self, net: nn.Module, context: int, **base: Any) -> None:
+        super().__init__(net, **base)
+        self.units_per_sample = context
+        self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
+
+    def net_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor]:
+        return (batch[0],)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        loss = self.net(*batch)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test")
+
+    def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
+        loss = self.losses[stage]
+        assert isinstance(loss, MeanMetric)
+        loss.update(self.eval_net(*batch), weight=(batch[1] >= 0).sum())
+
+    def _log_metrics(self, stage: str) -> None:
+        metric = self.losses[stage]
+        assert isinstance(metric, MeanMetric)
+        loss = metric.compute()  # over all devices
+        metric.reset()
+        per_byte = math.log(2) * self.trainer.datamodule.bytes_per_token[stage]  # type: ignore[attr-defined]
+        self.log_dict({f"{stage}/loss": loss, f"{stage}/bits_per_byte": loss / per_byte}, prog_bar=True)
+
+
+def build(net: nn.Module, cfg: DictConfig, **base: Any) -> LLMTask:
+    """The task of `cfg`, whose model reads texts as long as the data's."""
+    monitor, mode = cfg.task.monitor, cfg.task.monitor_mode
+    wrong = f"task.monitor={monitor}, task.monitor_mode={mode}: choose val/loss (min) or val/bits_per_byte (min)"
+    require(monitor in ("val/loss", "val/bits_per_byte") and mode == "min", wrong)
+    return LLMTask(net, context=cfg.model.context, **base)
