@@ -4,7 +4,6 @@ import sys
 
 from {{cookiecutter.package_name}}.cli import run
 from {{cookiecutter.package_name}}.config import CONFIGS, compose_script
-from {{cookiecutter.package_name}}.data.tokens_prepare import prepare
 from {{cookiecutter.package_name}}.show import print_script_help
 
 USAGE = "python prepare.py source=<file, folder or hf:NAME> out=<folder> [tokenizer=bytes|<file>|train] [key=value ...]"
@@ -15,6 +14,8 @@ def main(argv: list[str]) -> None:
         print_script_help(USAGE, CONFIGS / "prepare.yaml")
         return
     try:
+        from {{cookiecutter.package_name}}.data.tokens_prepare import prepare
+
         prepare(**compose_script("prepare", argv))
     except KeyboardInterrupt:
         print("interrupted: the same command goes on with what is missing", file=sys.stderr)

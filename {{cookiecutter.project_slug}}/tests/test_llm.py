@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.models.llm import build, rope_tables, rotate
+from {{cookiecutter.package_name}}.models.llm import build
+from {{cookiecutter.package_name}}.models.llm_rope import rope_tables, rotate
 from {{cookiecutter.package_name}}.norms import is_norm, make_norm, names
 
 from .llm_nets import SIZES, make, shake, some_tokens
@@ -199,3 +200,9 @@ def test_refusals(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=re.escape(words)) as caught:
         make(device="meta", **changes)
     assert "\n" not in str(caught.value)
+
+
+def test_the_tables_stay_fp32_in_a_net_of_16_bits() -> None:
+    net = make().bfloat16()
+    assert {net.cos.dtype, net.sin.dtype} == {torch.float32}
+    assert net(some_tokens()).dtype == torch.bfloat16

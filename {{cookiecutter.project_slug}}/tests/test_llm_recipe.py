@@ -23,7 +23,7 @@ def test_alpha_and_the_embedding_reach_the_net() -> None:
     cfg = compose(["task=llm", "norm=dyt", "norm.alpha0_by_site.attn=0.7", "norm.alpha0_by_site.final=0.3"])
     net = cast(Llama, build_net(cfg))
     assert net.blocks[3].attn_norm.alpha.item() == pytest.approx(0.7)
-    assert net.blocks[3].ffn_norm.alpha.item() == 1.0
+    assert net.blocks[3].ffn_norm.alpha.item() == 0.5
     assert net.norm.alpha.item() == pytest.approx(0.3)
     assert net.embed_scale.item() == pytest.approx(128**0.5)
     assert not [name for name, _ in net.named_parameters() if "bias" in name]
@@ -33,8 +33,14 @@ def test_a_normalising_norm_keeps_the_plain_net() -> None:
     assert cast(Llama, build_net(compose(["task=llm", "norm=rmsnorm"]))).embed_scale is None
 
 
-def test_a_whole_number_is_a_fine_alpha() -> None:
-    assert plain(compose(["task=llm", "norm.alpha0=2"]))["norm"]["alpha0_by_site"]["attn"] == 2
+def test_alpha0_scales_the_table() -> None:
+    cfg = plain(compose(["task=llm", "norm.alpha0=2", "model.embed_dim=4096"]))  # a whole number will do
+    assert cfg["norm"]["alpha0_by_site"] == pytest.approx({"attn": 1.6, "ffn": 0.4, "final": 0.4})
+
+
+def test_the_learning_rate_goes_down_to_the_papers() -> None:
+    rates = [compose(["task=llm", f"norm={norm}", "model.embed_dim=4096"]).optim.lr for norm in ("rmsnorm", "dyt")]
+    assert rates == pytest.approx([3e-4, 3e-4])
 
 
 @pytest.mark.parametrize(

@@ -79,13 +79,13 @@ def damaged(root: Path) -> None:
 
 
 REFUSALS: list[Any] = [
-    (lambda root: (root / "train-00001.bin").unlink(), r"train-00001\.bin is missing; prepare the data again"),
-    (half, r"train-00002\.bin has 70 bytes, and meta\.json says 140; prepare the data again"),
+    (lambda root: (root / "train-00001.bin").unlink(), r"train-00001\.bin is missing; delete the folder"),
+    (half, r"train-00002\.bin has 70 bytes, and meta\.json says 140; delete the folder"),
     (lambda root: (root / "meta.json").unlink(), r"has no meta\.json; prepare\.py has not finished it"),
     (lambda root: [path.unlink() for path in root.iterdir()], r"has no meta\.json; python prepare\.py source="),
     (lambda root: (root / "meta.json").write_text("{"), r"meta\.json was not written by prepare\.py"),
     (lambda root: (root / "meta.json").write_text("[]"), r"meta\.json was not written by prepare\.py"),
-    (lambda root: change(root, format=2), r"expected format 1, and this is 2"),
+    (lambda root: change(root, format=2), r"expected format 1, not 2"),
     (lambda root: change(root, dtype="int8"), r"meta\.json was not written by prepare\.py"),
     (lambda root: change(root, splits={}), r"meta\.json was not written by prepare\.py"),
     (lambda root: change(root, dtype="uint32"), r"train-00000\.bin has 10 bytes, and meta\.json says 20"),

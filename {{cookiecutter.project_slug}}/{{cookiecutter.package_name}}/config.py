@@ -134,7 +134,10 @@ def _finish(cfg: DictConfig, overrides: list[tuple[str, Any]]) -> DictConfig:
         for key, _ in overrides:
             check_reference(cfg, asked, key)
     except OmegaConfBaseException as error:
-        raise UsageError(f"config: {str(error).splitlines()[0]}") from error
+        message = f"config: {str(error).splitlines()[0]}"
+        if "'data." in message:  # a model of images and data of texts, say
+            message += f"; do model={cfg.defaults.model} and data={cfg.defaults.data} go together?"
+        raise UsageError(message) from error
     OmegaConf.set_struct(asked, True)
     return asked
 

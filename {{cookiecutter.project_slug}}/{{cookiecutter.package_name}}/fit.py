@@ -39,9 +39,10 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
     quiet()
     require(0 <= cfg.seed < 2**32, f"seed={cfg.seed}: expected a whole number from 0 to 4294967295")
     require(cfg.save_every_n_steps >= 0, f"save_every_n_steps={cfg.save_every_n_steps}: expected 0 or more")
-    data, task = build_data(cfg), build_task(cfg, training_device(cfg))
+    data = build_data(cfg)
     data.prepare_data()  # a download that fails does so before anything is made
-    data.check_trainable(cfg.data.total_batch_size // data.batch_size)
+    data.check_trainable(cfg.data.total_batch_size // data.batch_size)  # and before a net for a context of millions
+    task = build_task(cfg, training_device(cfg))
     with open_run(cfg) as run:
         return run.path, _train(cfg, run, data, task)
 

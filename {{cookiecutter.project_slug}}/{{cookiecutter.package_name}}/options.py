@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .config import value_of
 from .errors import UsageError, did_you_mean
 from .runs import saved_checkpoint
 
@@ -26,7 +25,8 @@ def dispatch(script: str, argv: list[str]) -> None:
     if {"-h", "--help"} & set(argv):
         print_options(script)
         return
-    checkpoint, config = saved_checkpoint(Path(value_of("checkpoint", argv) or ""))
+    given = dict(argument.partition("=")[::2] for argument in argv)
+    checkpoint, config = saved_checkpoint(Path(given.get("checkpoint", "")))
     part = _family_part(config["task"]["name"], script)
     options = read_options(argv, {**CHECKPOINT, **part.OPTIONS})
     del options["checkpoint"]

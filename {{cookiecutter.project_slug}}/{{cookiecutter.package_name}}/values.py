@@ -102,6 +102,7 @@ def _typed(key: str, old: Any, new: Any, text: Any) -> Any:
         expected, right = "a mapping", isinstance(new, (dict, DictConfig))
     else:  # text, or null where text may stand
         typed = isinstance(text, Text) or not isinstance(new, (list, dict))
+        new = "" if old is not None and isinstance(text, Text) and not text else new  # which YAML takes for null
         expected, right = "text", old is None if new is None else typed
         new = None if new is None else str(text)
     if not right:

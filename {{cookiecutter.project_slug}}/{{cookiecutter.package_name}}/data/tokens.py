@@ -32,8 +32,8 @@ class Tokens(DataModule):
 
     Attributes:
         sizes: windows in train, val and test.
-        bytes_per_token: bytes of text over targets in each of them, nan where there are none. A mean loss in nats per
-            token is loss / ln 2 / bytes_per_token bits per byte, which compares across tokenizers.
+        bytes_per_token: bytes of text over targets in the whole of each, nan where there are none. A mean loss in nats
+            per token is loss / ln 2 / bytes_per_token bits per byte, which compares across tokenizers.
 
     Raises:
         UsageError: a value out of range, or data that are missing or other than the values say. Whether there are

@@ -18,6 +18,7 @@ from .tokens_stream import Corpus, Shard, Split, Stream
 
 FORMAT = 1
 META = "meta.json"
+AGAIN = "delete the folder and prepare the data again"
 SPLITS = ("train", "val", "test")
 DTYPES = {"uint16": "<u2", "uint32": "<u4"}
 
@@ -38,7 +39,7 @@ def read_meta(given: str) -> dict[str, Any]:
         version = meta["format"]
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path} was not written by prepare.py: {error!r}") from error
-    require(version == FORMAT, f"{path}: expected format {FORMAT}, and this is {version}; prepare the data again")
+    require(version == FORMAT, f"{path}: expected format {FORMAT}, not {version}; {AGAIN}")
     return meta
 
 
@@ -67,8 +68,8 @@ def shards(given: str) -> Corpus:
 
 def _shard(root: Path, dtype: str, vocab_size: int, file: str, tokens: int, max: int) -> Shard:
     path = root / file
-    require(path.is_file(), f"{path} is missing; prepare the data again")
+    require(path.is_file(), f"{path} is missing; {AGAIN}")
     size, expected = path.stat().st_size, tokens * int(dtype[-1])
-    require(size == expected, f"{path} has {size} bytes, and {META} says {expected}; prepare the data again")
+    require(size == expected, f"{path} has {size} bytes, and {META} says {expected}; {AGAIN}")
     require(max < vocab_size, f"{path} has the token {max}, beyond the vocabulary of {vocab_size} in {META}")
     return Shard(path, dtype, tokens)

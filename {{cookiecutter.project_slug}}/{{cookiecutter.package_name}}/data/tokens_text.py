@@ -119,7 +119,7 @@ def codec_of(settings: Mapping[str, Any]) -> Codec:
     path = Path(settings["root"]).expanduser() / meta["tokenizer"]["file"]
     codec = Tokenizer(path, meta["tokenizer"]["eot"])
     same = checksum(path) == meta["tokenizer"]["sha256"]
-    require(same, f"{path} is not the tokenizer that made the data; prepare the data again")
+    require(same, f"{path} is not the tokenizer that made the data; delete the folder and prepare the data again")
     return codec
 
 

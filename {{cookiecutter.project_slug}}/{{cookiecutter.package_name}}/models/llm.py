@@ -5,7 +5,7 @@ of a head, F hidden width of the feed-forward network, V vocabulary: (B, T) -> (
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import require
+from ..norms.precision import sparing
 from .init import fan_in_, normal_
 from .llm_cache import KVCache
+from .llm_rope import Rope, rope_tables, rotate
 
 NormLayer = Callable[..., nn.Module]
 DRAWN_LATER = True  # `init_weights` may follow once the net is sharded, and draws the same numbers
@@ -119,7 +121,8 @@ class Llama(nn.Module):
 
         Args:
             tokens: (B, T) ids.
-            targets: (B, T) ids; those that are -100 count for nothing.
+            targets: (B, T) ids; those that are -100 count for nothing. Training averages the means of its devices and
+                accumulated batches, so they should have as many each.
             cache: of the tokens before these, which it then holds too.
 
         Raises:
@@ -134,10 +137,7 @@ class Llama(nn.Module):
         if self.embed_scale is not None:
             x = x * self.embed_scale
         for block in self.blocks:
-            if self.checkpointing and self.training:
-                x = checkpoint(block, x, rope, use_reentrant=False)
-            else:
-                x = block(x, rope, cache)
+            x = _anew(block, x, rope) if self.checkpointing and self.training else block(x, rope, cache)
         if cache is not None:
             cache.length += tokens.shape[1]
         x = self.norm(x)
@@ -150,11 +150,14 @@ class Llama(nn.Module):
             total = self._chunk_loss(x, targets)
         else:
             parts = zip(x.split(size), targets.split(size), strict=True)
-            total = torch.stack([checkpoint(self._chunk_loss, *part, use_reentrant=False) for part in parts]).sum()
+            total = torch.stack([_anew(self._chunk_loss, *part) for part in parts]).sum()
         return total / (targets != IGNORED).sum()
 
     def _chunk_loss(self, x: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(self.head(x).float(), targets, ignore_index=IGNORED, reduction="sum")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        return super()._apply(sparing([self.cos, self.sin], fn), recurse)  # in 16 bits positions would blur
 
     @property
     def _blocks(self) -> list["Block"]:
@@ -178,7 +181,7 @@ class Block(nn.Module):
         ours = [self.attn_norm, self.attn.q_norm, self.attn.k_norm, self.ffn_norm]
         return [norm for norm in ours if norm is not None]
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], cache: KVCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, rope: Rope, cache: KVCache | None = None) -> Tensor:
         x = x + self.attn(self.attn_norm(x), rope, cache)  # (B, T, D)
         return x + self.ffn(self.ffn_norm(x))  # (B, T, D)
 
@@ -196,7 +199,7 @@ class Attention(nn.Module):
         self.q_norm = norm_layer(self.head_dim, bias=False) if qk_norm else None
         self.k_norm = norm_layer(self.head_dim, bias=False) if qk_norm else None
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], cache: KVCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, rope: Rope, cache: KVCache | None = None) -> Tensor:
         q, k, v = (layer(x).unflatten(-1, (-1, self.head_dim)) for layer in (self.q, self.k, self.v))  # (B, T, H|G, E)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
@@ -222,21 +225,6 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.silu(self.gate(x)) * self.up(x))  # (B, T, D)
-
-
-def rope_tables(context: int, head_dim: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (context, E), fp32, of the angles that queries and keys are turned by (arXiv 2104.09864)."""
-    even = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device)
-    angles = torch.outer(torch.arange(context, dtype=torch.float32, device=device), 1 / base ** (even / head_dim))
-    angles = torch.cat((angles, angles), dim=-1)  # the halves of a head are its pairs, as transformers has them
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """x (B, H, T, E) turned by the tables (T, E), in fp32 and back in x's dtype."""
-    cos, sin = rope
-    left, right = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat((-right, left), dim=-1) * sin).to(x.dtype)
 
 
 def build(norm_layer: NormLayer, device: torch.device | str | None = None, **model: Any) -> Llama:
@@ -272,3 +260,8 @@ def _reset(norm: nn.Module) -> None:
     reset: Callable[[], None] | None = getattr(norm, "reset_parameters", None)
     if reset is not None:  # the identity has none
         reset()
+
+
+def _anew(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """What `function` returns, computed once more in backward instead of kept; nothing in this net is random."""
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError, require
@@ -64,7 +65,7 @@ def _generate(
 ) -> Iterator[list[int | None]]:
     device = net.head.weight.device
     lengths = [len(prompt) for prompt in prompts]
-    text = torch.zeros(len(prompts), max(lengths) + max_new_tokens, dtype=torch.int64, device=device)  # (B, all T)
+    text = torch.zeros(len(prompts), max(lengths) + 1, dtype=torch.int64, device=device)  # (B, T and room for more)
     for row, prompt in zip(text, prompts, strict=True):
         row[: len(prompt)] = torch.tensor(prompt)
     given = torch.tensor(lengths, device=device)
@@ -83,6 +84,8 @@ def _generate(
                 raise UsageError("the net's logits are not finite: its training has diverged")
             writes = [known >= length and more > 0 for length, more in zip(lengths, left, strict=True)]
             drawn = draw(logits, *how, _uniform(generators, writes).to(device))  # (B,)
+            if known == text.shape[1]:
+                text = F.pad(text, (0, known))
             text[:, known] = torch.where(given > known, text[:, known], drawn)
             known += 1
             tokens = [token if write else None for token, write in zip(drawn.tolist(), writes, strict=True)]

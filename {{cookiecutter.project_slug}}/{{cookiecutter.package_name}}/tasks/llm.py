@@ -5,10 +5,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from ..errors import require
 from .base import Task
+from .mean import Mean
 
 
 class LLMTask(Task):
@@ -25,7 +25,7 @@ class LLMTask(Task):
     def __init__(self, net: nn.Module, context: int, **base: Any) -> None:
         super().__init__(net, **base)
         self.units_per_sample = context
-        self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
+        self.losses = nn.ModuleDict({stage: Mean() for stage in ("val", "test")})
 
     def net_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor]:
         return (batch[0],)
@@ -48,13 +48,13 @@ class LLMTask(Task):
         self._log_metrics("test")
 
     def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
-        loss = self.losses[stage]
-        assert isinstance(loss, MeanMetric)
-        loss.update(self.eval_net(*batch), weight=(batch[1] >= 0).sum())
+        loss, number = self.losses[stage], (batch[1] >= 0).sum()
+        assert isinstance(loss, Mean)
+        loss.update(self.eval_net(*batch).float() * number, number)
 
     def _log_metrics(self, stage: str) -> None:
         metric = self.losses[stage]
-        assert isinstance(metric, MeanMetric)
+        assert isinstance(metric, Mean)
         loss = metric.compute()  # over all devices
         metric.reset()
         per_byte = math.log(2) * self.trainer.datamodule.bytes_per_token[stage]  # type: ignore[attr-defined]
@@ -66,4 +66,6 @@ def build(net: nn.Module, cfg: DictConfig, **base: Any) -> LLMTask:
     monitor, mode = cfg.task.monitor, cfg.task.monitor_mode
     wrong = f"task.monitor={monitor}, task.monitor_mode={mode}: choose val/loss (min) or val/bits_per_byte (min)"
     require(monitor in ("val/loss", "val/bits_per_byte") and mode == "min", wrong)
+    context, known = cfg.data.context, cfg.model.context
+    require(context <= known, f"data.context={context}: the net reads at most {known} tokens at once")
     return LLMTask(net, context=cfg.model.context, **base)

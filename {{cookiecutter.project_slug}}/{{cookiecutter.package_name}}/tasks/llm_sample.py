@@ -95,7 +95,7 @@ def _prompts(prompt: str, file: str) -> list[str]:
         return [_unescaped(prompt)]
     require(not prompt, "prompt= and prompts=: give one of them")
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        lines = Path(file).read_text(encoding="utf-8-sig").split("\n")  # text mode has made line ends \n
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"prompts={file}: expected a text file in UTF-8 ({error})") from error
     require(any(lines), f"prompts={file}: it has no lines")

@@ -5,11 +5,12 @@ from typing import Any
 import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from ..errors import UsageError
 from .base import Task
+from .mean import Mean
 
 
 class ViTTask(Task):
@@ -31,7 +32,7 @@ class ViTTask(Task):
             {"acc": _accuracy(num_classes, 1), "acc5": _accuracy(num_classes, min(5, num_classes))}
         )
         self.metrics = nn.ModuleDict({stage: metrics.clone(prefix=f"{stage}/") for stage in ("val", "test")})
-        self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
+        self.losses = nn.ModuleDict({stage: Mean() for stage in ("val", "test")})
 
     def net_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor]:
         return (batch[0],)
@@ -52,9 +53,9 @@ class ViTTask(Task):
         images, target = batch
         logits = self.eval_net(images).float()
         loss, metrics = self.losses[stage], self.metrics[stage]
-        assert isinstance(loss, MeanMetric)
+        assert isinstance(loss, Mean)
         assert isinstance(metrics, MetricCollection)
-        loss.update(F.cross_entropy(logits, target, reduction="none"))
+        loss.update(F.cross_entropy(logits, target, reduction="sum"), len(target))
         metrics.update(logits, target)
         self.log(f"{stage}/loss", loss, prog_bar=True)
         self.log_dict(metrics)
