@@ -135,7 +135,7 @@ def _finish(cfg: DictConfig, overrides: list[tuple[str, Any]]) -> DictConfig:
             check_reference(cfg, asked, key)
     except OmegaConfBaseException as error:
         message = f"config: {str(error).splitlines()[0]}"
-        if "'data." in message:  # a model of images and data of texts, say
+        if "'data." in message:  # of another family, perhaps
             message += f"; do model={cfg.defaults.model} and data={cfg.defaults.data} go together?"
         raise UsageError(message) from error
     OmegaConf.set_struct(asked, True)

@@ -106,7 +106,7 @@ class Task(L.LightningModule):
 
 
 def _compile(parts: Sequence[nn.Module]) -> None:
-    # Blocks share one limit of compilations, and timm's may all differ, in their rate of stochastic depth.
+    # Blocks share one limit of compilations, and may all differ, in their rate of stochastic depth say.
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, 2 * len(parts))
     for part in parts:
