@@ -15,7 +15,7 @@ from {{cookiecutter.package_name}}.config import recompose
 from {{cookiecutter.package_name}}.data import base
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.fit import evaluate
-from {{cookiecutter.package_name}}.runs import EVALUABLE, RUN_DIR, last_checkpoint, load_checkpoint, saved_checkpoint
+from {{cookiecutter.package_name}}.runs import EVALUABLE, last_checkpoint, load_checkpoint, saved_checkpoint
 
 from .conftest import each_family
 from .runs import ROOT, Start, Tiny, rows
@@ -70,7 +70,7 @@ def two_processes(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     script = folder / "script.py"
     script.write_text("\n".join(head) + SCRIPT)
     command = [sys.executable, str(script), *tiny.argv, *ARGV, "trainer=fsdp_cpu", "monitor.samples=16"]
-    env = {key: value for key, value in os.environ.items() if key != RUN_DIR} | {"OMP_NUM_THREADS": "1"}
+    env = {key: value for key, value in os.environ.items() if key != "DYT_RUN_DIR"} | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     return folder
