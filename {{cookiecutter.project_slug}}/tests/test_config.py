@@ -67,7 +67,8 @@ def test_a_mapping_changes_the_keys_it_names() -> None:
 
 
 def test_references_follow_overrides() -> None:
-    assert compose(["norm=derf", "norm.alpha0=2.0"]).norm.alpha0_by_site.final == 2.0
+    one, two = (compose(["norm=derf", f"norm.alpha0={start}"]).norm.alpha0_by_site.final for start in (1.0, 2.0))
+    assert two == 2 * one
     assert compose(["optim.lr=0.125", "norm.alpha0=${optim.lr}"]).norm.alpha0 == 0.125
 
 
@@ -95,7 +96,7 @@ def test_what_the_data_decide_and_an_empty_mapping(tmp_path: Path, monkeypatch: 
         ("optim.lr.x=1", "there is no such key"),
         ("seed=2.5", "seed=2.5: expected a whole number, as in seed=0"),
         ("seed=true", "expected a whole number"),
-        ("optim.alpha_lr_factor=abc", "optim.alpha_lr_factor=abc: expected a number, as in optim.alpha_lr_factor=1.0"),
+        ("optim.alpha_lr_factor=abc", "optim.alpha_lr_factor=abc: expected a number, as in optim.alpha_lr_factor="),
         ("norm.alpha0=null", "expected a number"),
         ("compile=1", "compile=1: expected true or false"),
         ("optim.betas=0.9", "expected a list"),
