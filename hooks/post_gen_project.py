@@ -68,7 +68,6 @@ def remove_families():
                 remove(option)
     for script in scripts - served_scripts():  # a script that nothing served before is the user's
         remove(PROJECT / f"{script}.py")
-        remove(PROJECT / "configs" / f"{script}.yaml")
         remove(TESTS / f"test_{script}.py")
 
     defaults = PROJECT / "configs" / "train.yaml"

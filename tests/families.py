@@ -28,5 +28,5 @@ def files_of_family(names: set[str], family: str) -> set[str]:
     for module in MODULES[family]:
         ours |= named(names, module, "my_project/data tests docs")
     for script in SCRIPTS[family]:
-        ours |= {f"{script}.py", f"configs/{script}.yaml", f"tests/test_{script}.py"} & names
+        ours |= {f"{script}.py", f"tests/test_{script}.py"} & names
     return ours

@@ -28,7 +28,6 @@ TOY = {
     f"{PACKAGE_DIR}/tasks/toy_play.py": "",  # serves play.py, alone
     "bind.py": "",
     "play.py": "",
-    "configs/play.yaml": "far: 1  # as you like\n",
     "tests/test_bind.py": "",
     "tests/test_play.py": "",
     "docs/toy.md": "# Toy\n",

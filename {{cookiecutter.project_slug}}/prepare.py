@@ -3,20 +3,19 @@
 import sys
 
 from {{cookiecutter.package_name}}.cli import run
-from {{cookiecutter.package_name}}.config import CONFIGS, compose_script
-from {{cookiecutter.package_name}}.show import print_script_help
+from {{cookiecutter.package_name}}.options import print_options, read_options
 
 USAGE = "python prepare.py source=<file, folder or hf:NAME> out=<folder> [tokenizer=bytes|<file>|train] [key=value ...]"
 
 
 def main(argv: list[str]) -> None:
-    if {"-h", "--help"} & set(argv):
-        print_script_help(USAGE, CONFIGS / "prepare.yaml")
-        return
     try:
-        from {{cookiecutter.package_name}}.data.tokens_prepare import prepare
+        from {{cookiecutter.package_name}}.data.tokens_prepare import OPTIONS, prepare
 
-        prepare(**compose_script("prepare", argv))
+        if {"-h", "--help"} & set(argv):
+            print_options(USAGE, {"what is turned into tokens, and how": OPTIONS})
+        else:
+            prepare(**read_options(argv, OPTIONS))
     except KeyboardInterrupt:
         print("interrupted: the same command goes on with what is missing", file=sys.stderr)
         sys.exit(130)

@@ -30,6 +30,8 @@ class Tiny:
     sizes: list[str]  # overrides that make net and data small
     norms: list[str]  # names of the net's norms, in the order of execution
     metrics: set[str]  # what is validated and tested, as in val/<metric>
+    training: list[str]  # overrides under which every norm learns
+    learned: float  # the validation loss that is then surely below
     unit: str = "samples"  # what throughput counts
     random: list[str] = field(default_factory=list)  # overrides under which training draws random numbers
     refusals: list[tuple[list[str], str]] = field(default_factory=list)  # overrides of the whole recipe, and the answer

@@ -6,10 +6,9 @@ import pytest
 
 import evaluate
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.norms import names
 
 from .llm_tiny import TINY
-from .runs import Start, Tiny, rows
+from .runs import Start, Tiny
 
 
 @pytest.fixture(scope="module")
@@ -17,14 +16,8 @@ def tiny() -> Tiny:
     return TINY
 
 
-@pytest.mark.parametrize("norm", [name for name in names() if name != "none"])
-def test_every_norm_learns(start: Start, norm: str) -> None:
-    run, values = start(
-        f"norm={norm}", "trainer.limit_train_batches=40", "trainer.max_epochs=2", "monitor.every_n_steps=0"
-    )
-    losses = [value for _, tag, value in rows(run) if tag == "val/loss"]
-    assert losses == sorted(losses, reverse=True)
-    assert losses[-1] < 0.7 * math.log(257), "the loss of knowing nothing about bytes"
+def test_bits_per_byte_are_the_loss_in_other_units(start: Start) -> None:
+    _, values = start("trainer.max_epochs=1")
     # nearly a byte a token: ends of documents are none
     assert values["test/bits_per_byte"] == pytest.approx(values["test/loss"] / math.log(2), rel=1e-3)
 

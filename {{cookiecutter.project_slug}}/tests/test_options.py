@@ -1,6 +1,7 @@
-"""Options of the scripts that take up a checkpoint."""
+"""Options of the scripts that are not about a config, and what those answer that take up a checkpoint."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import torch
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.options import dispatch, read_options
 
+from .runs import ROOT
+
+SCRIPTS = [file.stem for file in ROOT.glob("*.py") if "import dispatch" in file.read_text()]
 OPTIONS: dict[str, tuple[Any, str]] = {"text": ("", "any"), "n": (1, "a count"), "heat": (0.8, "how hot")}
 
 
@@ -45,3 +49,19 @@ def test_a_family_that_has_no_such_part(tmp_path: Path) -> None:
     torch.save({"config": {"task": {"name": "sculpture"}}, "global_step": 0, "state_dict": {}}, file)
     with pytest.raises(UsageError, match=r"it is of task=sculpture, which sample\.py does not know; it knows"):
         dispatch("sample", [f"checkpoint={file}"])
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_lists_the_options(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    import_module(script).main(["--help"])
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: python {script}.py checkpoint=<run or file>")
+    assert "of a checkpoint with task=" in shown
+    assert "  checkpoint=  " in shown
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("argv", [[], ["checkpoint="], ["checkpoint=nowhere"]])
+def test_without_a_checkpoint(script: str, argv: list[str]) -> None:
+    with pytest.raises(UsageError, match="checkpoint="):
+        import_module(script).main(argv)

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from {{cookiecutter.package_name}}.config import CONFIGS, compose_script
 from {{cookiecutter.package_name}}.data import tokens_parts
 from {{cookiecutter.package_name}}.data.tokens import Tokens
 from {{cookiecutter.package_name}}.data.tokens_documents import Files
-from {{cookiecutter.package_name}}.data.tokens_prepare import prepare
+from {{cookiecutter.package_name}}.data.tokens_prepare import OPTIONS, prepare
 from {{cookiecutter.package_name}}.data.tokens_text import Tokenizer, codec_of
 from {{cookiecutter.package_name}}.errors import UsageError
 
+from .runs import ROOT
+
+DEFAULTS = {key: default for key, (default, _) in OPTIONS.items()}
 TEXTS = [f"document {number}: " + "the cat sat on the mat\n" * (number % 7) + "é😀" for number in range(200)]
 
 
@@ -38,7 +40,7 @@ def lines(tmp_path: Path) -> Path:
 
 def make(source: Path | str, out: Path, **options) -> dict[str, Any]:
     given = {"val_fraction": 0.1, "test_fraction": 0.1, "workers": 1, "shard_mb": 1} | options
-    return prepare(**compose_script("prepare", []) | {"source": str(source), "out": str(out)} | given)
+    return prepare(**DEFAULTS | {"source": str(source), "out": str(out)} | given)
 
 
 def documents(out: Path) -> dict[str, list[str]]:
@@ -214,7 +216,7 @@ def test_sources_without_text_and_folders_in_use_are_refused(lines, tmp_path):
     with pytest.raises(UsageError, match=r"^source=.*empty has no file like \*\.txt .*; include="):
         make(tmp_path / "empty", tmp_path / "out")
     with pytest.raises(UsageError, match=r"^include=\[\]: expected patterns of file names"):
-        make(tmp_path / "empty", tmp_path / "out", include=[])
+        make(tmp_path / "empty", tmp_path / "out", include="")
     (tmp_path / "empty" / "a.txt").touch()
     with pytest.raises(UsageError, match="holds no text"):
         make(tmp_path / "empty", tmp_path / "out")
@@ -225,7 +227,7 @@ def test_sources_without_text_and_folders_in_use_are_refused(lines, tmp_path):
 
 
 def test_the_command(lines, tmp_path):
-    script = CONFIGS.parent / "prepare.py"
+    script = ROOT / "prepare.py"
 
     def call(*argv: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, script, *argv], cwd=tmp_path, capture_output=True, text=True)
@@ -238,6 +240,5 @@ def test_the_command(lines, tmp_path):
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr == "error: sauce: there is no such key (did you mean source?); --help lists them\n"
     shown = call("--help").stdout
-    assert all(f"{key}=" in shown for key in compose_script("prepare", []))
-    keys = (CONFIGS / "prepare.yaml").read_text().splitlines()[1:]
-    assert all(re.match(r"\w+:.* {2}# \w", key) for key in keys), "every key is explained"
+    for key, (default, comment) in OPTIONS.items():
+        assert re.search(rf"\n  {re.escape(f'{key}={default}')} +# {re.escape(comment)}\n", shown)

@@ -17,6 +17,7 @@ from {{cookiecutter.package_name}} import fit
 from {{cookiecutter.package_name}}.build import build_net
 from {{cookiecutter.package_name}}.config import compose, groups, plain, recompose
 from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.norms import names
 from {{cookiecutter.package_name}}.runs import RUN_DIR, saved_checkpoint
 from {{cookiecutter.package_name}}.tasks.base import Task
 
@@ -27,6 +28,15 @@ from .runs import ROOT, Start, Tiny, load, rows, scalars
 def test_every_family_brings_a_tiny_run() -> None:
     """As TINY in tests/<family>_tiny.py, which is all that the tests of whole runs want to know of a family."""
     assert {tiny.family for tiny in FAMILIES} == set(groups()["task"])
+
+
+@each_family
+@pytest.mark.parametrize("norm", [name for name in names() if name != "none"])
+def test_every_norm_learns(start: Start, tiny: Tiny, norm: str) -> None:
+    run, _ = start(f"norm={norm}", "monitor.every_n_steps=0", *tiny.training)
+    losses = [value for _, tag, value in rows(run) if tag == "val/loss"]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < tiny.learned
 
 
 @each_family

@@ -73,7 +73,7 @@ def test_a_hugging_face_dataset(monkeypatch):
         return Rows()
 
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
-    assert read(open_source("hf:someone/something", [], "text", "", "", "validation")) == TEXTS
+    assert read(open_source("hf:someone/something", "", "text", "", "", "validation")) == TEXTS
     assert asked == [(("someone/something", None), {"split": "validation"})]
     with pytest.raises(UsageError, match="text_key=body: hf:someone/something has no such column; it has id, text"):
-        open_source("hf:someone/something", [], "body", "", "", "train")
+        open_source("hf:someone/something", "", "body", "", "", "train")

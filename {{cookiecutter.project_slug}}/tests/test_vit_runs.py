@@ -1,16 +1,13 @@
 """Whole runs of a ViT."""
 
-import math
-
 import pytest
 
 from {{cookiecutter.package_name}} import fit
 from {{cookiecutter.package_name}}.config import recompose
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.norms import names
 from {{cookiecutter.package_name}}.runs import saved_checkpoint
 
-from .runs import Start, Tiny, rows
+from .runs import Start, Tiny
 from .vit_tiny import TINY
 
 
@@ -19,14 +16,8 @@ def tiny() -> Tiny:
     return TINY
 
 
-@pytest.mark.parametrize("norm", [name for name in names() if name != "none"])
-def test_every_norm_learns(start: Start, norm: str) -> None:
-    run, values = start(
-        f"norm={norm}", "trainer.limit_train_batches=1.0", "trainer.max_epochs=4", "monitor.every_n_steps=0"
-    )
-    losses = [value for _, tag, value in rows(run) if tag == "val/loss"]
-    assert losses == sorted(losses, reverse=True)
-    assert losses[-1] < 0.8 * math.log(10), "the loss of knowing nothing about ten classes"
+def test_accuracy_is_beyond_chance(start: Start) -> None:
+    _, values = start(*TINY.training)
     assert values["test/acc"] > 0.4, "chance is 0.1"
 
 

@@ -85,16 +85,6 @@ def _layers(choices: Mapping[str, str]) -> DictConfig:
     return cfg
 
 
-def compose_script(script: str, argv: list[str]) -> dict[str, Any]:
-    """The settings of a script that has a config file for itself, configs/<script>.yaml, with those of `argv` on top.
-
-    Raises:
-        UsageError: unknown key, or a value of the wrong type.
-    """
-    picks, overrides = parse(argv)
-    return plain(_finish(_load(CONFIGS / f"{script}.yaml"), [*picks.items(), *overrides]))
-
-
 def value_of(key: str, argv: list[str]) -> str | None:
     """The text given for `key`, if any and not null; the last one counts."""
     text = dict(parse(argv)[1]).get(key)

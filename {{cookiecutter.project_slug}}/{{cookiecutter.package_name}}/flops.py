@@ -16,24 +16,24 @@ from torch.utils.flop_counter import FlopCounterMode
 
 BITS = {"16": "fp16", "bf16": "bf16", "32": "fp32"}  # trainer.precision, without -mixed and -true
 
-# TFLOP/s of matrix products that add up in fp32, without sparsity, from NVIDIA's data sheets; by the whole name, since
-# parts of names mislead (an L40S is no L4). Lightning's table has rates with sparsity, which no dense net can reach.
-PEAK_TFLOPS: dict[str, dict[str, float]] = {
-    "Tesla V100-SXM2-16GB": {"fp16": 125, "fp32": 15.7},
-    "Tesla V100-SXM2-32GB": {"fp16": 125, "fp32": 15.7},
+# TFLOP/s of matrix products that add up in fp32, without sparsity, as NVIDIA publishes them; by the whole name, since
+# parts of names mislead (an L40S is no L4). Lightning's table has the H200's and the H100 NVL's twice as high.
+Rates = dict[str, float]
+V100: Rates = {"fp16": 125, "fp32": 15.7}
+A100: Rates = {"fp16": 312, "bf16": 312, "tf32": 156, "fp32": 19.5}
+HOPPER: Rates = {"fp16": 989, "bf16": 989, "tf32": 494, "fp32": 67}
+HOPPER_NVL: Rates = {"fp16": 835, "bf16": 835, "tf32": 417, "fp32": 60}
+PEAK_TFLOPS: dict[str, Rates] = {
+    **dict.fromkeys(("Tesla V100-SXM2-16GB", "Tesla V100-SXM2-32GB"), V100),
     "Tesla T4": {"fp16": 65, "fp32": 8.1},
     "NVIDIA A10": {"fp16": 125, "bf16": 125, "tf32": 62.5, "fp32": 31.2},
-    "NVIDIA A100-SXM4-40GB": {"fp16": 312, "bf16": 312, "tf32": 156, "fp32": 19.5},
-    "NVIDIA A100-SXM4-80GB": {"fp16": 312, "bf16": 312, "tf32": 156, "fp32": 19.5},
-    "NVIDIA A100-PCIE-40GB": {"fp16": 312, "bf16": 312, "tf32": 156, "fp32": 19.5},
-    "NVIDIA A100 80GB PCIe": {"fp16": 312, "bf16": 312, "tf32": 156, "fp32": 19.5},
+    **dict.fromkeys(("NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB"), A100),
+    **dict.fromkeys(("NVIDIA A100-PCIE-40GB", "NVIDIA A100 80GB PCIe"), A100),
     "NVIDIA L4": {"fp16": 121, "bf16": 121, "tf32": 60, "fp32": 30.3},
     "NVIDIA L40S": {"fp16": 362, "bf16": 362, "tf32": 183, "fp32": 91.6},
     "NVIDIA H100 PCIe": {"fp16": 756, "bf16": 756, "tf32": 378, "fp32": 51.2},
-    "NVIDIA H100 NVL": {"fp16": 835, "bf16": 835, "tf32": 417, "fp32": 60},
-    "NVIDIA H100 80GB HBM3": {"fp16": 989, "bf16": 989, "tf32": 494, "fp32": 67},
-    "NVIDIA H200": {"fp16": 989, "bf16": 989, "tf32": 494, "fp32": 67},
-    "NVIDIA H200 NVL": {"fp16": 835, "bf16": 835, "tf32": 417, "fp32": 60},
+    **dict.fromkeys(("NVIDIA H100 80GB HBM3", "NVIDIA H200"), HOPPER),
+    **dict.fromkeys(("NVIDIA H100 NVL", "NVIDIA H200 NVL"), HOPPER_NVL),
 }
 
 

@@ -1,4 +1,4 @@
-"""Scripts that take up a checkpoint and leave the rest to its family: their options, and whom they call."""
+"""Options of the scripts that are not about a config, and for those that take up a checkpoint, whom they call."""
 
 import math
 import os
@@ -23,7 +23,11 @@ def dispatch(script: str, argv: list[str]) -> None:
         UsageError: no such checkpoint, or one of a family that has no such part, or a wrong option.
     """
     if {"-h", "--help"} & set(argv):
-        print_options(script)
+        tables = {
+            f"of a checkpoint with task={family}": {**CHECKPOINT, **_part(family, script).OPTIONS}
+            for family in _families(script)
+        }
+        print_options(f"python {script}.py checkpoint=<run or file> [key=value ...]", tables)
         return
     given = dict(argument.partition("=")[::2] for argument in argv)
     checkpoint, config = saved_checkpoint(Path(given.get("checkpoint", "")))
@@ -56,13 +60,12 @@ def read_options(argv: list[str], options: Options) -> dict[str, Any]:
     return values
 
 
-def print_options(script: str) -> None:
-    """The keys of every family that has a part `script`."""
-    print(f"usage: python {script}.py checkpoint=<run or file> [key=value ...]")
-    for family in _families(script):
-        options = {**CHECKPOINT, **_part(family, script).OPTIONS}
+def print_options(usage: str, tables: Mapping[str, Options]) -> None:
+    """The keys of a script with their defaults, under the headings of `tables`."""
+    print(f"usage: {usage}")
+    for heading, options in tables.items():
         shown = {key: f"{key}={default}" for key, (default, _) in options.items()}
-        print(f"\nof a checkpoint with task={family}:")
+        print(f"\n{heading}:")
         for key, (_, comment) in options.items():
             print(f"  {shown[key]:{max(map(len, shown.values()))}}  # {comment}")
 

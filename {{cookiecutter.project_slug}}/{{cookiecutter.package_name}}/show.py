@@ -36,17 +36,6 @@ def print_help(usage: str, argv: list[str]) -> None:
     console.print(table)
 
 
-def print_script_help(usage: str, path: Path) -> None:
-    """The keys of a script that has a config file for itself, with values and comments."""
-    console = Console(highlight=False)
-    console.print(Text(f"usage: {usage}\n"))
-    table = _table(headline(path))
-    notes = dict(_file_comments(path, ""))
-    for key, value in leaves(OmegaConf.load(path)):  # type: ignore[arg-type]
-        table.add_row(Text(f"{key}={_shown(value)}"), Text(notes.get(key, "")))
-    console.print(table)
-
-
 def print_tree(cfg: DictConfig) -> None:
     """`cfg` as a tree, one line a section where it fits."""
     tree = Tree("config", hide_root=True)

@@ -43,7 +43,7 @@ def checked_values(cfg: DictConfig, key: str, value: Any) -> Iterator[tuple[str,
     if isinstance(value, Text):
         value = _yaml(value)
     if not has_key(cfg, key):
-        known = [name for name, _ in leaves(cfg) if not name.startswith("defaults.")] + list(cfg.get("defaults", []))
+        known = [name for name, _ in leaves(cfg) if not name.startswith("defaults.")] + list(cfg.defaults)
         raise UsageError(f"{key}: there is no such key{did_you_mean(key, known)}; --help lists them")
     _refuse_followers(cfg, key)
     parent, _, name = key.rpartition(".")
@@ -70,7 +70,7 @@ def _refuse_followers(cfg: DictConfig, key: str) -> None:
     group, _, name = key.partition(".")
     if group == "defaults":
         raise UsageError(f"{key}: pick an option by {name or 'group'}=<option>")
-    if group in cfg.get("defaults", []) and ((name == "name" and group != "model") or name == "module"):
+    if group in cfg.defaults and ((name == "name" and group != "model") or name == "module"):
         raise UsageError(f"{key}: it belongs to the file; pick another by {group}=<option>")
     parent, _, last = key.rpartition(".")
     section = OmegaConf.select(cfg, parent) if parent else cfg

@@ -132,9 +132,7 @@ class HuggingFace:
         return [len(self.rows), self.rows._fingerprint]
 
 
-def open_source(
-    source: str, include: Sequence[str], text_key: str, separator: str, subset: str, hf_split: str
-) -> Source:
+def open_source(source: str, include: str, text_key: str, separator: str, subset: str, hf_split: str) -> Source:
     """What `source=` of prepare.py names.
 
     Raises:
@@ -148,7 +146,7 @@ def open_source(
     separator = separator.replace("\\n", "\n").replace("\\t", "\t")
     if path.is_file():
         return Files(path.parent, [path.name], text_key, separator)
-    names = matching_files(path, f"source={source}", include, "include")
+    names = matching_files(path, f"source={source}", include.split(), "include")
     return Files(path, names, text_key, separator)
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ..cpus import cpu_count
 from ..errors import UsageError, require
+from ..options import Options
 from .tokens_documents import Part, open_source
 from .tokens_parts import TOKENIZER, Job, pieces_of, replace, write_json
 from .tokens_shards import FORMAT, META, SPLITS, read_meta, shards
@@ -21,6 +22,22 @@ from .tokens_sources import split_of
 from .tokens_text import Tokenizer, checksum, train_tokenizer
 
 PLAN = "plan.json"  # what was begun, until it is finished
+OPTIONS: Options = {
+    "source": ("", "a text or .jsonl file, a folder of them, or hf:NAME, a Hugging Face dataset"),
+    "out": ("", "folder that the shards go to"),
+    "tokenizer": ("bytes", "bytes, a tokenizer.json, or train: a byte-level BPE of the source's training documents"),
+    "vocab_size": (4096, "of tokenizer=train"),
+    "eot": ("", "token that ends a document; empty: the tokenizer's own, by the usual names"),
+    "include": ("*.txt *.md *.py *.jsonl", "names of a folder's files, at any depth; others are left out"),
+    "text_key": ("text", "where a line of .jsonl, or a row of a dataset, has its text"),
+    "separator": ("", r"between the documents of a text file (\n is a line end); empty: a file is one document"),
+    "subset": ("", "of a Hugging Face dataset that has several"),
+    "hf_split": ("train", "of a Hugging Face dataset; all of it is divided by the fractions below"),
+    "val_fraction": (0.01, "share of the documents to validate on, by the hash of their text"),
+    "test_fraction": (0.01, "share of the documents to test on"),
+    "shard_mb": (64, "megabytes of source that make one shard of each split, done again after an interruption"),
+    "workers": (0, "processes; 0: one per CPU"),
+}
 
 
 def prepare(
@@ -37,7 +54,7 @@ def prepare(
 ) -> dict[str, Any]:
     """Makes the shards of a source, or those that are missing, and prints what came out.
 
-    Args: the keys of configs/prepare.yaml, explained there; `reading` are those of `open_source`.
+    Args: OPTIONS, explained there; `reading` are those of `open_source`.
 
     Returns:
         The contents of meta.json.

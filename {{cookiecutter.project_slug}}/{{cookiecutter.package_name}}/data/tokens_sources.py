@@ -97,9 +97,9 @@ def matching_files(root: Path, source: str, include: Sequence[str], key: str) ->
         UsageError: there are none.
     """
     patterns = bool(include) and all(isinstance(pattern, str) and pattern for pattern in include)
-    require(patterns, f"{key}={list(include)}: expected patterns of file names, as in ['*.txt']")
+    require(patterns, f"{key}={list(include)}: expected patterns of file names, such as *.txt")
     names = [name for name in relative_files(root) if any(Path(name).match(pattern) for pattern in include)]
-    require(bool(names), f"{source} has no file like {' '.join(include)}; {key}=[...] sets which")
+    require(bool(names), f"{source} has no file like {' '.join(include)}; {key}=... sets which")
     return names
 
 

@@ -24,7 +24,7 @@ IGNORED = -100  # a target that counts for nothing
 
 
 class Llama(nn.Module):
-    """Pre-norm decoder: rotary positions, grouped-query attention, SwiGLU, no biases.
+    """Pre-norm decoder: rotary positions, grouped-query attention, SwiGLU, no biases. `init_weights` makes it ready.
 
     Args:
         norm_layer: called as `norm_layer(dim, site=..., bias=False)`.
@@ -76,7 +76,6 @@ class Llama(nn.Module):
         self.tied = tied
         self.register_buffer("cos", torch.empty(context, self.head_dim), persistent=False)
         self.register_buffer("sin", torch.empty(context, self.head_dim), persistent=False)
-        self.init_weights()
 
     @torch.no_grad()
     def init_weights(self) -> None:
@@ -96,16 +95,12 @@ class Llama(nn.Module):
         dim = self.embed.embedding_dim
         if self.tied:  # here, since `to_empty` makes two weights of the one
             self.head.weight = self.embed.weight
-        for module in self.modules():
-            if isinstance(module, Block):
-                for norm in module.norms:
-                    _reset(norm)
-        _reset(self.norm)
+        for norm in [*(norm for block in self._blocks for norm in block.norms), self.norm]:
+            _reset(norm)
         if self.init == "fan_in":
             writers = [layer for block in self._blocks for layer in (block.attn.out, block.ffn.down)]
-            fan_in_(self.blocks, writers, depth=len(self.blocks))
-            if not self.tied:
-                normal_(self.head.weight, self.head_gain * dim**-0.5)
+            fan_in_(self, writers, depth=len(self.blocks), head=self.head, head_gain=self.head_gain)
+            # after the head, whose weight it may be
             normal_(self.embed.weight, dim**-0.5 if self.tied or self.embed_scale is not None else 1.0)
         else:
             for layer in self.modules():

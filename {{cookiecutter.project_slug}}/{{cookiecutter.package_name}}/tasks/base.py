@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -11,11 +11,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ..errors import UsageError
 from ..parallel import shard, whole
+from .mean import Mean
 from .optim import SCHEDULES, lr_factor, parameter_groups
 
 
 class Task(L.LightningModule):
-    """A net with its objective. Subclasses write the steps, the metrics and `net_inputs`.
+    """A net with its objective. Subclasses write `training_step`, `evaluate_batch`, the metrics and `net_inputs`.
 
     Args:
         net: the network; `self.net` is what trains, `self.eval_net` what is validated, tested and sampled from.
@@ -46,6 +47,7 @@ class Task(L.LightningModule):
         self.ema = copy.deepcopy(net).requires_grad_(False) if ema_decay else None
         self.optim, self.schedule, self.ema_decay = dict(optim), dict(schedule), ema_decay
         self.compiled, self.seed = compile, seed
+        self._losses = nn.ModuleDict({stage: Mean() for stage in ("val", "test")})
 
     @property
     def eval_net(self) -> nn.Module:
@@ -54,6 +56,20 @@ class Task(L.LightningModule):
     def net_inputs(self, batch: Any) -> tuple[Any, ...]:
         """What the net is called with for this batch, for callbacks that look into it."""
         raise NotImplementedError
+
+    def evaluate_batch(self, stage: str, batch: Any) -> None:
+        """What validation ("val") and test ("test") measure of `eval_net`."""
+        raise NotImplementedError
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.evaluate_batch("val", batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.evaluate_batch("test", batch)
+
+    def mean_loss(self, stage: str) -> Mean:
+        """Of all that is evaluated at this stage, over all devices."""
+        return cast(Mean, self._losses[stage])
 
     def configure_model(self) -> None:
         """Compiles in place, so that the keys of the state dict stay as they are, and shards where FSDP is asked for.

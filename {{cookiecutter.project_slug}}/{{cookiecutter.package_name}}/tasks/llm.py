@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from ..errors import require
 from .base import Task
-from .mean import Mean
 
 
 class LLMTask(Task):
@@ -25,7 +24,6 @@ class LLMTask(Task):
     def __init__(self, net: nn.Module, context: int, **base: Any) -> None:
         super().__init__(net, **base)
         self.units_per_sample = context
-        self.losses = nn.ModuleDict({stage: Mean() for stage in ("val", "test")})
 
     def net_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor]:
         return (batch[0],)
@@ -35,11 +33,9 @@ class LLMTask(Task):
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._evaluate("val", batch)
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._evaluate("test", batch)
+    def evaluate_batch(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
+        number = (batch[1] >= 0).sum()
+        self.mean_loss(stage).update(self.eval_net(*batch).float() * number, number)
 
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val")
@@ -47,15 +43,9 @@ class LLMTask(Task):
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test")
 
-    def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
-        loss, number = self.losses[stage], (batch[1] >= 0).sum()
-        assert isinstance(loss, Mean)
-        loss.update(self.eval_net(*batch).float() * number, number)
-
     def _log_metrics(self, stage: str) -> None:
-        metric = self.losses[stage]
-        assert isinstance(metric, Mean)
-        loss = metric.compute()  # over all devices
+        metric = self.mean_loss(stage)
+        loss = metric.compute()
         metric.reset()
         per_byte = math.log(2) * self.trainer.datamodule.bytes_per_token[stage]  # type: ignore[attr-defined]
         self.log_dict({f"{stage}/loss": loss, f"{stage}/bits_per_byte": loss / per_byte}, prog_bar=True)

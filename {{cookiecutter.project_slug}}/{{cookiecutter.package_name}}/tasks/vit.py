@@ -10,7 +10,6 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ..errors import UsageError
 from .base import Task
-from .mean import Mean
 
 
 class ViTTask(Task):
@@ -32,7 +31,6 @@ class ViTTask(Task):
             {"acc": _accuracy(num_classes, 1), "acc5": _accuracy(num_classes, min(5, num_classes))}
         )
         self.metrics = nn.ModuleDict({stage: metrics.clone(prefix=f"{stage}/") for stage in ("val", "test")})
-        self.losses = nn.ModuleDict({stage: Mean() for stage in ("val", "test")})
 
     def net_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor]:
         return (batch[0],)
@@ -43,17 +41,10 @@ class ViTTask(Task):
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._evaluate("val", batch)
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._evaluate("test", batch)
-
-    def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
+    def evaluate_batch(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
         images, target = batch
         logits = self.eval_net(images).float()
-        loss, metrics = self.losses[stage], self.metrics[stage]
-        assert isinstance(loss, Mean)
+        loss, metrics = self.mean_loss(stage), self.metrics[stage]
         assert isinstance(metrics, MetricCollection)
         loss.update(F.cross_entropy(logits, target, reduction="sum"), len(target))
         metrics.update(logits, target)
