@@ -12,32 +12,9 @@ from {{cookiecutter.package_name}}.config import compose, plain, recompose
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.values import leaves
 
+# Other groups are of one task, or their options made for some.
+EVERYWHERE = {*config.ROOTED, *OmegaConf.load(config.CONFIGS / "train.yaml").defaults}
 OPTIONS = [(group, option) for group, options in config.groups().items() for option in options]
-
-
-def test_later_layers_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "task").mkdir()
-    (tmp_path / "norm").mkdir()
-    (tmp_path / "experiment").mkdir()
-    (tmp_path / "train.yaml").write_text(
-        "defaults: {task: a, norm: x}\nlr: 1.0\nwd: 1.0\nclip: 1.0\nseed: 1\nsteps: 1\n"
-    )
-    (tmp_path / "norm" / "x.yaml").write_text("name: x\nalpha0: 0.5\n")
-    (tmp_path / "norm" / "y.yaml").write_text("name: y\nalpha0: 0.7\n")
-    (tmp_path / "task" / "a.yaml").write_text(
-        "lr: 2.0\nwd: 2.0\nclip: 2.0\nseed: 2\nwith_norm:\n  y: {wd: 3.0, clip: 3.0, seed: 3, norm: {alpha0: 0.9}}\n"
-    )
-    (tmp_path / "experiment" / "e.yaml").write_text("defaults: {norm: y}\nclip: 4.0\nseed: 4\n")
-    monkeypatch.setattr(config, "CONFIGS", tmp_path)
-
-    cfg = plain(compose(["experiment=e", "seed=5"]))
-
-    assert cfg == {
-        "defaults": {"task": "a", "norm": "y"},
-        "norm": {"name": "y", "alpha0": 0.9},
-        **{"steps": 1, "lr": 2.0, "wd": 3.0, "clip": 4.0, "seed": 5},
-    }
-    assert plain(compose(["norm=x"]))["wd"] == 2.0, "with_norm of another norm must not apply"
 
 
 @pytest.mark.parametrize(
@@ -70,20 +47,6 @@ def test_references_follow_overrides() -> None:
     one, two = (compose(["norm=derf", f"norm.alpha0={start}"]).norm.alpha0_by_site.final for start in (1.0, 2.0))
     assert two == 2 * one
     assert compose(["optim.lr=0.125", "norm.alpha0=${optim.lr}"]).norm.alpha0 == 0.125
-
-
-def test_what_the_data_decide_and_an_empty_mapping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for group, option in {"task": "a", "norm": "x"}.items():
-        (tmp_path / group).mkdir()
-        (tmp_path / group / f"{option}.yaml").write_text("defaults: {}\n")
-    (tmp_path / "train.yaml").write_text(
-        "defaults: {task: a, norm: x}\ndata: {size: 8}\nmodel: {size: '${data.size}', more: {}}\n"
-    )
-    monkeypatch.setattr(config, "CONFIGS", tmp_path)
-    cfg = compose(["data.size=16", "model.more.deep=4", "model.more.kind=soft"])
-    assert plain(cfg)["model"] == {"size": 16, "more": {"deep": 4, "kind": "soft"}}
-    with pytest.raises(UsageError, match=r"^model\.size: the data decide it; set data\.size$"):
-        compose(["model.size=16"])
 
 
 @pytest.mark.parametrize(
@@ -167,7 +130,7 @@ def test_a_run_of_another_version() -> None:
 
 
 def compose_under_some_task(argv: list[str]) -> DictConfig:
-    """A model or data option is made for a family, and refers to keys that others do not have."""
+    """An option that is made for a family refers to keys that others do not have."""
     for task in config.groups()["task"]:
         with suppress(UsageError):
             return compose([f"task={task}", *argv])
@@ -178,7 +141,7 @@ def compose_under_some_task(argv: list[str]) -> DictConfig:
 def test_every_option_composes_and_every_key_is_explained(group: str, option: str) -> None:
     argv = [f"{group}={option}"]
     assert show.headline(config.CONFIGS / group / f"{option}.yaml"), "the first line of a config file says what it is"
-    cfg = compose(argv) if group not in ("model", "data") else compose_under_some_task(argv)
+    cfg = compose(argv) if group in EVERYWHERE else compose_under_some_task(argv)
     notes = show.comments(cfg)
     unexplained = [key for key, _ in leaves(cfg) if not key.startswith("defaults.") and key not in notes]
     assert not unexplained

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.models.layers import rope_tables, rotate
 from {{cookiecutter.package_name}}.models.llm import build
-from {{cookiecutter.package_name}}.models.llm_rope import rope_tables, rotate
 from {{cookiecutter.package_name}}.norms import is_norm, make_norm, names
 
 from .llm_nets import SIZES, make, shake, some_tokens
@@ -139,19 +139,6 @@ def test_weights_follow_from_the_seed_and_are_drawn_in_place() -> None:
 
 def test_buffers_are_no_part_of_a_checkpoint() -> None:
     assert not {"cos", "sin"} & set(make().state_dict())
-
-
-def test_rotation_is_that_of_complex_numbers() -> None:
-    context, dim, base = 11, 8, 500.0
-    x = torch.randn(2, 3, context, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    position = torch.arange(context, dtype=torch.float64)[:, None]
-    frequency = torch.exp(-torch.log(torch.tensor(base, dtype=torch.float64)) * torch.arange(4) * 2 / dim)
-    numbers = torch.complex(x[..., :4], x[..., 4:]) * torch.exp(1j * position * frequency)
-    expected = torch.cat((numbers.real, numbers.imag), dim=-1)
-    tables = rope_tables(context, dim, base, torch.device("cpu"))
-    assert tables[0].dtype == torch.float32
-    torch.testing.assert_close(rotate(x, tables), expected, rtol=0, atol=1e-5)
-    assert rotate(x.bfloat16(), tables).dtype == torch.bfloat16
 
 
 def test_attention_by_the_formula() -> None:

@@ -1,9 +1,11 @@
 """argv -> one plain, validated config.
 
 A *group* is a folder of `configs/`, an *option* one of its files. `group=option` picks a file, `group.key=value`
-overrides a key, `experiment=name` is a file that does both. Later wins: train.yaml < options < task < its with_norm <
-experiment < argv. A norm, model, data, trainer or logger file fills the section of its group; a task or an experiment
-file speaks about the whole config, so its keys are written from the root. `defaults:` names the options a file picks.
+overrides a key, `experiment=name` is a file that does both. Later wins: train.yaml < options < task < its with_<group>
+< experiment < argv. A norm, model, data, trainer or logger file fills the section of its group; a task or an experiment
+file speaks about the whole config, so its keys are written from the root. `defaults:` names the options a file picks,
+and so the groups that there are: a task may have some of its own. `with_norm: {dyt: {...}}` in a task's file is what
+this task wants different under that option, and so with every group: in the order of the defaults, with_norm last.
 """
 
 import re
@@ -15,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from .errors import UsageError, did_you_mean
+from .errors import UsageError, did_you_mean, require
 from .recipes import RESOLVERS
 from .values import Text, check_reference, checked_values, has_key, leaves
 
@@ -74,15 +76,54 @@ def recompose(saved: Mapping[str, Any], argv: list[str], anew: tuple[str, ...], 
 
 
 def _layers(choices: Mapping[str, str]) -> DictConfig:
-    """train.yaml, the options of `choices` or the defaults, the task and its `with_norm`."""
+    """train.yaml, the options of `choices` or the defaults, the task and what it wants different under them."""
     base = _load(CONFIGS / "train.yaml")
-    task = _option("task", choices.get("task", base.defaults.task))
-    chosen = {**base.defaults, **task.get("defaults", {}), **choices}
+    name = choices.get("task", base.defaults.task)
+    task = _option("task", name)
+    chosen = _chosen(name, {**base.defaults, **task.get("defaults", {})}, choices)
     options = {group: _option(group, option) for group, option in chosen.items() if group not in ROOTED}
-    rooted = [_without(task, "defaults", "with_norm"), task.get("with_norm", {}).get(chosen["norm"]) or {}]
-    cfg = OmegaConf.merge(_without(base, "defaults"), options, *rooted, {"defaults": chosen})
+    wishes = _wishes(CONFIGS / "task" / f"{name}.yaml", task, {group: groups()[group] for group in options})
+    plain_task = _without(task, "defaults", *(f"with_{group}" for group in wishes))
+    wanted = [wishes[group].get(chosen[group]) or {} for group in sorted(wishes, key=lambda group: group == "norm")]
+    cfg = OmegaConf.merge(_without(base, "defaults"), options, plain_task, *wanted, {"defaults": chosen})
     assert isinstance(cfg, DictConfig)
     return cfg
+
+
+def _chosen(task: str, defaults: Mapping[str, str], choices: Mapping[str, str]) -> dict[str, str]:
+    """`choices` before the `defaults` of `task`, by group.
+
+    Raises:
+        UsageError: a group that this task has not, or a model that is named after another one.
+    """
+    sections = ", ".join(group for group in defaults if group not in ROOTED)
+    for group, option in choices.items():
+        foreign = group in groups() and group not in defaults
+        require(not foreign, f"{group}={option}: task={task} has no group {group}; it has {sections}")
+    chosen = {**defaults, **choices}
+    model = chosen.get("model", "")
+    families = [family for family in groups()["task"] if f"{model}_".startswith(f"{family}_")]
+    family = max(families, key=len, default=task)  # a model of one's own need not be named after any
+    require(family == task, f"model={model}: it is made for task={family}, and this is task={task}")
+    return chosen
+
+
+def _wishes(file: Path, task: DictConfig, known: Mapping[str, list[str]]) -> dict[str, DictConfig]:
+    """What a task's file wants `with_` which option, by group, in the order of `known`: the task's groups and options.
+
+    Raises:
+        UsageError: a group or an option that is not there.
+    """
+    found = {str(key).removeprefix("with_"): wishes for key, wishes in task.items() if str(key).startswith("with_")}
+    for group, wishes in found.items():
+        where = f"{file}: with_{group}"
+        require(group in known, f"{where}: this task has no group {group}; it has {', '.join(known)}")
+        require(isinstance(wishes, DictConfig), f"{where}: expected options with what they change")
+        for option, wish in wishes.items():
+            hint = f"{did_you_mean(str(option), known[group])}; choose from {', '.join(known[group])}"
+            require(option in known[group], f"{where}.{option}: there is no such {group}{hint}")
+            require(wish is None or isinstance(wish, DictConfig), f"{where}.{option}: expected keys and values")
+    return {group: found[group] for group in known if group in found}
 
 
 def value_of(key: str, argv: list[str]) -> str | None:

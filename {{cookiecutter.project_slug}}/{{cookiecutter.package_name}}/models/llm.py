@@ -10,13 +10,12 @@ from typing import Any, Self, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..errors import require
 from ..norms.precision import sparing
 from .init import fan_in_, normal_
+from .layers import Rope, SwiGLU, computed_anew, rope_tables, rotate
 from .llm_cache import KVCache
-from .llm_rope import Rope, rope_tables, rotate
 
 NormLayer = Callable[..., nn.Module]
 DRAWN_LATER = True  # `init_weights` may follow once the net is sharded, and draws the same numbers
@@ -132,7 +131,7 @@ class Llama(nn.Module):
         if self.embed_scale is not None:
             x = x * self.embed_scale
         for block in self.blocks:
-            x = _anew(block, x, rope) if self.checkpointing and self.training else block(x, rope, cache)
+            x = computed_anew(block, x, rope) if self.checkpointing and self.training else block(x, rope, cache)
         if cache is not None:
             cache.length += tokens.shape[1]
         x = self.norm(x)
@@ -145,7 +144,7 @@ class Llama(nn.Module):
             total = self._chunk_loss(x, targets)
         else:
             parts = zip(x.split(size), targets.split(size), strict=True)
-            total = torch.stack([_anew(self._chunk_loss, *part) for part in parts]).sum()
+            total = torch.stack([computed_anew(self._chunk_loss, *part) for part in parts]).sum()
         return total / (targets != IGNORED).sum()
 
     def _chunk_loss(self, x: Tensor, targets: Tensor) -> Tensor:
@@ -209,19 +208,6 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))  # (B, T, D)
 
 
-class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.gate = nn.Linear(dim, hidden, bias=False)
-        self.up = nn.Linear(dim, hidden, bias=False)
-        self.down = nn.Linear(hidden, dim, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))  # (B, T, D)
-
-
 def build(norm_layer: NormLayer, device: torch.device | str | None = None, **model: Any) -> Llama:
     """The net of a config's section `model`.
 
@@ -255,8 +241,3 @@ def _reset(norm: nn.Module) -> None:
     reset: Callable[[], None] | None = getattr(norm, "reset_parameters", None)
     if reset is not None:  # the identity has none
         reset()
-
-
-def _anew(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
-    """What `function` returns, computed once more in backward instead of kept; nothing in this net is random."""
-    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
