@@ -14,12 +14,18 @@ from {{cookiecutter.package_name}}.options import dispatch, read_options
 from .runs import ROOT
 
 SCRIPTS = [file.stem for file in ROOT.glob("*.py") if "import dispatch" in file.read_text()]
-OPTIONS: dict[str, tuple[Any, str]] = {"text": ("", "any"), "n": (1, "a count"), "heat": (0.8, "how hot")}
+OPTIONS: dict[str, tuple[Any, str]] = {
+    "text": ("", "any"),
+    "n": (1, "a count"),
+    "heat": (0.8, "how hot"),
+    "flag": (False, "or not"),
+}
 
 
 def test_values_of_the_defaults_types() -> None:
-    assert read_options([], OPTIONS) == {"text": "", "n": 1, "heat": 0.8}
-    assert read_options(["n=3", "heat=2", "n=4"], OPTIONS) == {"text": "", "n": 4, "heat": 2.0}
+    assert read_options([], OPTIONS) == {"text": "", "n": 1, "heat": 0.8, "flag": False}
+    given = ["n=3", "heat=2", "n=4", "flag=true"]
+    assert read_options(given, OPTIONS) == {"text": "", "n": 4, "heat": 2.0, "flag": True}
 
 
 @pytest.mark.parametrize("text", ["f(x=1)", "${seed}", "null", "[1,", "007", "", "two\nlines", "1e3"])
@@ -32,6 +38,7 @@ def test_text_is_what_was_typed(text: str) -> None:
     [
         ("n=1.5", "n=1.5: expected a whole number"),
         ("n=", "n=: expected a whole number"),
+        ("flag=1", "flag=1: expected true or false"),
         ("heat=warm", "heat=warm: expected a number"),
         ("heat=nan", "heat=nan: expected a number"),
         ("heat=inf", "heat=inf: expected a number"),

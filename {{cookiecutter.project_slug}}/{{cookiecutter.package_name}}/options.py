@@ -64,7 +64,7 @@ def print_options(usage: str, tables: Mapping[str, Options]) -> None:
     """The keys of a script with their defaults, under the headings of `tables`."""
     print(f"usage: {usage}")
     for heading, options in tables.items():
-        shown = {key: f"{key}={default}" for key, (default, _) in options.items()}
+        shown = {key: f"{key}={_shown(default)}" for key, (default, _) in options.items()}
         print(f"\n{heading}:")
         for key, (_, comment) in options.items():
             print(f"  {shown[key]:{max(map(len, shown.values()))}}  # {comment}")
@@ -86,7 +86,15 @@ def _families(script: str) -> list[str]:
     return sorted(file.stem.removesuffix(f"_{script}") for file in files)
 
 
+def _shown(default: Any) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
 def _typed(key: str, text: str, kind: type) -> Any:
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise UsageError(f"{key}={text}: expected true or false")
+        return text == "true"
     try:
         value = kind(text)
     except ValueError:

@@ -4,10 +4,9 @@ Each part becomes a shard of every split, and a note of what is in them, which i
 changes nothing, so what was interrupted goes on with the parts that have no note.
 """
 
-import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import cached_property
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
+from . import prepared
 from .tokens_documents import Part, Source
 from .tokens_shards import DTYPES, SPLITS
 from .tokens_sources import split_of
@@ -68,9 +68,9 @@ class Job:
         for split, arrays in tokens.items():
             if arrays:
                 ids, file = np.concatenate(arrays), f"{split}-{number:05}.bin"
-                replace(self.out / file, ids.tofile)
+                prepared.replace(self.out / file, ids.tofile)
                 note[split]["shards"].append({"file": file, "tokens": len(ids), "max": int(ids.max())})
-        write_json(self.note(number), note)
+        prepared.write_json(self.note(number), note)
 
     def run_all(self, parts: Sequence[Part], workers: int) -> Iterator[None]:
         """Does the parts that have no note, and yields after each.
@@ -137,14 +137,3 @@ def pieces_of(text: str) -> Iterator[str]:
         yield text[start:end]
         start = end
     yield text[start:]
-
-
-def replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Lets `write` fill a file that appears under its name when it is complete."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    write(temporary)
-    temporary.replace(path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    replace(path, lambda file: file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"))

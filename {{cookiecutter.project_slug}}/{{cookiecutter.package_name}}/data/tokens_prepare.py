@@ -4,24 +4,23 @@ import json
 import shlex
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..cpus import cpu_count
 from ..errors import UsageError, require
 from ..options import Options
+from . import prepared
+from .prepared import META
 from .tokens_documents import Part, open_source
-from .tokens_parts import TOKENIZER, Job, pieces_of, replace, write_json
-from .tokens_shards import FORMAT, META, SPLITS, read_meta, shards
+from .tokens_parts import TOKENIZER, Job, pieces_of
+from .tokens_shards import FORMAT, SPLITS, read_meta, shards
 from .tokens_sources import split_of
 from .tokens_text import Tokenizer, checksum, train_tokenizer
 
-PLAN = "plan.json"  # what was begun, until it is finished
 OPTIONS: Options = {
     "source": ("", "a text or .jsonl file, a folder of them, or hf:NAME, a Hugging Face dataset"),
     "out": ("", "folder that the shards go to"),
@@ -90,39 +89,20 @@ def prepare(
     parts = opened.parts(shard_mb * 10**6)
     require(bool(parts), f"source={source} holds no text")
     job = Job(opened, folder, None if tokenizer == "bytes" else eot, fractions)
-    _begin(folder, out, {"settings": settings, "source": opened.state()})
+    prepared.begin(folder, out, {"settings": settings, "source": opened.state()})
     try:
         if given is not None:
-            replace(folder / TOKENIZER, lambda path: shutil.copyfile(given, path))
+            prepared.replace(folder / TOKENIZER, lambda path: shutil.copyfile(given, path))
         elif tokenizer == "train" and not (folder / TOKENIZER).exists():
             _train_tokenizer(job, parts, vocab_size, max(1, len(parts) * shard_mb // 1000))
         _run(job, parts, workers or cpu_count())
         meta = _finish(job, len(parts), settings)
     except UsageError:
         if not any(folder.glob("part-*.json")):
-            _remove(folder, ["*.bin", "*.tmp", TOKENIZER, PLAN])
-            with suppress(OSError):  # it was there before, with other things
-                folder.rmdir()
+            prepared.abandon(folder, ["*.bin", TOKENIZER])
         raise
     _report(out, meta)
     return meta
-
-
-def _begin(folder: Path, out: str, plan: dict[str, Any]) -> None:
-    """Makes the folder with a plan in it, or checks that it was begun with the same one."""
-    plan = json.loads(json.dumps(plan))
-    if (folder / PLAN).exists():
-        same = json.loads((folder / PLAN).read_bytes()) == plan
-        require(same, f"out={out} was begun with other settings, or the source has changed; delete it or take another")
-        return
-    require(not folder.exists() or folder.is_dir(), f"out={out} is a file: expected a folder")
-    empty = not folder.exists() or not any(folder.iterdir())
-    require(empty, f"out={out} holds other files; take an empty folder or a new one")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / PLAN, plan)
-    except OSError as error:
-        raise UsageError(f"out={out} cannot be written: {error.strerror}") from error
 
 
 def _train_tokenizer(job: Job, parts: Sequence[Part], vocab_size: int, step: int) -> None:
@@ -130,12 +110,11 @@ def _train_tokenizer(job: Job, parts: Sequence[Part], vocab_size: int, step: int
     documents = (text for part in parts[::step] for text in job.source.documents(part))
     pieces = (p for text in documents if split_of(text.encode(), *job.fractions) == "train" for p in pieces_of(text))
     library = train_tokenizer(pieces, vocab_size, job.eot or "<|endoftext|>")
-    replace(job.out / TOKENIZER, lambda path: library.save(str(path)))
+    prepared.replace(job.out / TOKENIZER, lambda path: library.save(str(path)))
 
 
 def _run(job: Job, parts: Sequence[Part], workers: int) -> None:
-    columns = TextColumn("parts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with prepared.progress("parts") as progress:
         done = sum(job.note(number).exists() for number in range(len(parts)))
         bar = progress.add_task("", total=len(parts), completed=done)
         for _ in job.run_all(parts, workers):
@@ -154,7 +133,7 @@ def _finish(job: Job, parts: int, settings: dict[str, Any]) -> dict[str, Any]:
     total = sum(split["documents"] for split in splits.values())
     more = "separator=... divides a text file into documents, and val_fraction=0 test_fraction=0 asks for no others"
     if empty:
-        _remove(job.out, ["part-*.json"])
+        prepared.remove(job.out, ["part-*.json"])
     require(not empty, f"no document falls to {' and '.join(empty)}, of {total} in the source; {more}")
     own = {"file": None} if job.eot is None else {"file": TOKENIZER, "sha256": checksum(job.out / TOKENIZER)}
     meta = {
@@ -166,15 +145,9 @@ def _finish(job: Job, parts: int, settings: dict[str, Any]) -> dict[str, Any]:
         "splits": splits,
         "made_from": settings,
     }
-    write_json(job.out / META, meta)
-    _remove(job.out, ["part-*.json", "*.tmp", PLAN])
+    prepared.write_json(job.out / META, meta)
+    prepared.remove(job.out, ["part-*.json", "*.tmp", prepared.PLAN])
     return json.loads(json.dumps(meta))
-
-
-def _remove(folder: Path, patterns: Sequence[str]) -> None:
-    for pattern in patterns:
-        for file in folder.glob(pattern):
-            file.unlink()
 
 
 def _report(out: str, meta: dict[str, Any]) -> None:

@@ -9,16 +9,15 @@
 Tokens are little-endian; every document is followed by `eot`, and a shard may end within one.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError, require
+from . import prepared
+from .prepared import AGAIN, META
 from .tokens_stream import Corpus, Shard, Split, Stream
 
 FORMAT = 1
-META = "meta.json"
-AGAIN = "delete the folder and prepare the data again"
 SPLITS = ("train", "val", "test")
 DTYPES = {"uint16": "<u2", "uint32": "<u4"}
 
@@ -29,18 +28,7 @@ def read_meta(given: str) -> dict[str, Any]:
     Raises:
         UsageError: it is not there, or not of this format.
     """
-    make = "python prepare.py source=... out=... makes one"
-    require(bool(given), f"data.root is not set: data.root=FOLDER names a folder with {META}; {make}")
-    path = Path(given).expanduser() / META
-    unfinished = "; prepare.py has not finished it: the same command goes on" if any(path.parent.glob("*.bin")) else ""
-    require(path.is_file(), f"data.root={given} has no {META}{unfinished or f'; {make}'}")
-    try:
-        meta = json.loads(path.read_bytes())
-        version = meta["format"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path} was not written by prepare.py: {error!r}") from error
-    require(version == FORMAT, f"{path}: expected format {FORMAT}, not {version}; {AGAIN}")
-    return meta
+    return prepared.read_meta(given, "prepare.py", "source=... out=...", "*.bin", FORMAT)
 
 
 def shards(given: str) -> Corpus:

@@ -9,7 +9,7 @@ a wrong gain at every layer; a point-wise norm passes it on. So a small net star
     the head                that, times `head_gain`: a saturating norm before it bounds the logits
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -41,12 +41,24 @@ def fan_in_(
 
 
 def normal_(weight: Tensor, std: float) -> None:
-    """Draws `weight` anew, in place, from torch's default generator.
+    """Draws `weight` anew, in place, from torch's default generator."""
+    drawn_(weight, lambda whole: whole.normal_(std=std))
+
+
+def xavier_(weight: Tensor) -> None:
+    """Uniform, of variance 2 / (fan_in + fan_out); a convolution counts as the linear layer on its patches."""
+    drawn_(weight, lambda whole: nn.init.xavier_uniform_(whole.flatten(1)))
+
+
+def drawn_(weight: Tensor, draw: Callable[[Tensor], object]) -> None:
+    """Lets `draw` fill `weight`, in place.
 
     Of a sharded one every process draws the whole on the CPU, and keeps its part: the numbers are those of one process.
     """
     if isinstance(weight, DTensor):
-        whole = torch.empty(weight.shape, dtype=weight.dtype).normal_(std=std).to(weight.device)
+        whole = torch.empty(weight.shape, dtype=weight.dtype)
+        draw(whole)
+        whole = whole.to(weight.device)
         weight.copy_(distribute_tensor(whole, weight.device_mesh, weight.placements, src_data_rank=None))
     else:
-        weight.normal_(std=std)
+        draw(weight)

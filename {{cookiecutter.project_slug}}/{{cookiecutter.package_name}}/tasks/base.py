@@ -57,15 +57,15 @@ class Task(L.LightningModule):
         """What the net is called with for this batch, for callbacks that look into it."""
         raise NotImplementedError
 
-    def evaluate_batch(self, stage: str, batch: Any) -> None:
+    def evaluate_batch(self, stage: str, batch: Any, batch_idx: int) -> None:
         """What validation ("val") and test ("test") measure of `eval_net`."""
         raise NotImplementedError
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.evaluate_batch("val", batch)
+        self.evaluate_batch("val", batch, batch_idx)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        self.evaluate_batch("test", batch)
+        self.evaluate_batch("test", batch, batch_idx)
 
     def mean_loss(self, stage: str) -> Mean:
         """Of all that is evaluated at this stage, over all devices."""

@@ -33,7 +33,7 @@ class LLMTask(Task):
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
-    def evaluate_batch(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
+    def evaluate_batch(self, stage: str, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         number = (batch[1] >= 0).sum()
         self.mean_loss(stage).update(self.eval_net(*batch).float() * number, number)
 

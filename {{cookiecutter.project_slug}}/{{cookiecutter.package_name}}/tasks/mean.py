@@ -9,15 +9,19 @@ from torchmetrics import Metric
 
 class Mean(Metric):
     """Sum over number. torchmetrics' MeanMetric leaves nan out, and so hides a net that diverges on some batches; and
-    in a net of 16 bits it adds up in 16 bits, where a long sum stops growing."""
+    in a net of 16 bits it adds up in 16 bits, where a long sum stops growing.
+
+    Args:
+        size: of a tensor of means; one number without.
+    """
 
     total: Tensor
     number: Tensor
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *size: int, **options: Any) -> None:
         super().__init__(**options)
         for name in ("total", "number"):
-            self.add_state(name, torch.zeros((), dtype=torch.float32), dist_reduce_fx="sum")
+            self.add_state(name, torch.zeros(size, dtype=torch.float32), dist_reduce_fx="sum")
 
     def update(self, total: Tensor, number: Tensor | int) -> None:
         """Takes in the sum of `number` values."""

@@ -41,7 +41,7 @@ class ViTTask(Task):
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
-    def evaluate_batch(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
+    def evaluate_batch(self, stage: str, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, target = batch
         logits = self.eval_net(images).float()
         loss, metrics = self.mean_loss(stage), self.metrics[stage]

@@ -1,0 +1,97 @@
+"""What the scripts that prepare data share: a folder that is begun with a plan and finished by a meta.json.
+
+The plan says what was begun: what was interrupted goes on with it, and nothing else goes into its folder.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..errors import UsageError, require
+
+META = "meta.json"
+PLAN = "plan.json"  # what was begun, until it is finished
+AGAIN = "delete the folder and prepare the data again"
+
+
+def read_meta(given: str, script: str, usage: str, shards: str, version: int) -> dict[str, Any]:
+    """The meta.json of a folder that a script has prepared.
+
+    Args:
+        given: the folder, as the user wrote it.
+        usage: arguments of the script.
+        shards: pattern of the script's files, by which an unfinished folder is known.
+        version: the format expected.
+
+    Raises:
+        UsageError: it is not there, or not of this format.
+    """
+    make = f"python {script} {usage} makes one"
+    require(bool(given), f"data.root is not set: data.root=FOLDER names a folder with {META}; {make}")
+    path = Path(given).expanduser() / META
+    unfinished = f"; {script} has not finished it: the same command goes on" if any(path.parent.glob(shards)) else ""
+    require(path.is_file(), f"data.root={given} has no {META}{unfinished or f'; {make}'}")
+    try:
+        meta = json.loads(path.read_bytes())
+        found = meta["format"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} was not written by {script}: {error!r}") from error
+    require(found == version, f"{path}: expected format {version}, not {found}; {AGAIN}")
+    return meta
+
+
+def begin(folder: Path, out: str, plan: dict[str, Any]) -> None:
+    """Makes the folder with a plan in it, or checks that it was begun with the same one; `out` is as the user wrote it.
+
+    Raises:
+        UsageError: it was begun otherwise, holds something else, or cannot be written.
+    """
+    plan = json.loads(json.dumps(plan))
+    if (folder / PLAN).exists():
+        same = json.loads((folder / PLAN).read_bytes()) == plan
+        require(same, f"out={out} was begun with other settings, or the source has changed; delete it or take another")
+        return
+    require(not folder.exists() or folder.is_dir(), f"out={out} is a file: expected a folder")
+    empty = not folder.exists() or not any(folder.iterdir())
+    require(empty, f"out={out} holds other files; take an empty folder or a new one")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / PLAN, plan)
+    except OSError as error:
+        raise UsageError(f"out={out} cannot be written: {error.strerror}") from error
+
+
+def replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """Lets `write` fill a file that appears under its name when it is complete."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    write(temporary)
+    temporary.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    replace(path, lambda file: file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"))
+
+
+def remove(folder: Path, patterns: Sequence[str]) -> None:
+    for pattern in patterns:
+        for file in folder.glob(pattern):
+            file.unlink()
+
+
+def abandon(folder: Path, patterns: Sequence[str]) -> None:
+    """Removes what was begun, and the folder unless there are other things in it."""
+    remove(folder, [*patterns, "*.tmp", PLAN])
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def progress(unit: str) -> Progress:
+    """A bar on stderr that counts what is done of all."""
+    columns = TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=Console(stderr=True))
