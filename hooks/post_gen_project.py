@@ -1,7 +1,9 @@
 """Removes what was not chosen, starts a git repository, and says what to type next.
 
 Nothing here lists the families: a family is a file of configs/task/, and owns every file named after it. Root scripts
-are found in the same way: `tasks/x_sample.py` or `data/x_sample.py` serves `sample.py`.
+are found in the same way: `tasks/x_sample.py` or `data/x_sample.py` serves `sample.py`. What families share goes when
+nothing that stays asks for it: data modules and groups of options that none of their files picks, and modules that were
+imported and no longer are. Nothing that the template does not have is ever removed.
 """
 
 import json
@@ -18,10 +20,15 @@ CHOICES = json.loads(r"""{{ (_cookiecutter if _cookiecutter is defined else {}) 
 
 PROJECT = Path.cwd()
 PACKAGE = PROJECT / ANSWERS["package_name"]
-TASKS = PROJECT / "configs" / "task"
-DATA = PROJECT / "configs" / "data"
+CONFIGS = PROJECT / "configs"
+TASKS = CONFIGS / "task"
+DATA = CONFIGS / "data"
 TESTS = PROJECT / "tests"
 DOCS = PROJECT / "docs"
+
+# A file of the package, or a script, imports modules in these ways; no parser, since a user's file may be broken.
+FROM_IMPORT = re.compile(r"(?m)^[ \t]*from[ \t]+(\.{0,4})([\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n#]*)")
+IMPORT = re.compile(r"(?m)^[ \t]*import[ \t]+([^\n#]*)")
 
 TRAIN = "uv run python train.py norm=dyt"
 WATCH = "uv run tensorboard --logdir runs"
@@ -55,10 +62,14 @@ def remove_families():
         sys.exit(f"families={chosen}: configs/task has no such family; it has {', '.join(families) or 'none'}")
     dropped = [name for name in families if name != chosen and name in CHOICES.get("families", families)]
     kept = [name for name in families if name not in dropped]
-    unused = modules_of(dropped, families) - modules_of(kept, families)
+    theirs, others = recipes(dropped, families)
+    needed = modules_of(others)
+    unused = modules_of(theirs) - needed
+    groups = picked_groups(theirs) - picked_groups(others)
     scripts = served_scripts()
+    modules = {file for file in imported_modules() if owner(file, [*kept, *needed]) is None}  # others go by their names
 
-    places = [PROJECT / "configs" / group for group in ("task", "model", "experiment")]
+    places = [CONFIGS / group for group in ("task", "model", "experiment")]
     for family in dropped:
         remove_named(family, *places, PACKAGE / "models", PACKAGE / "tasks", TESTS, DOCS, families=families)
     for module in unused:
@@ -66,22 +77,61 @@ def remove_families():
         for option in DATA.glob("*.yaml"):
             if value_of("module", option) == [module]:
                 remove(option)
+    for group in groups:
+        for option in (CONFIGS / group).glob("*.yaml"):
+            remove(option)
     for script in scripts - served_scripts():  # a script that nothing served before is the user's
         remove(PROJECT / f"{script}.py")
         remove(TESTS / f"test_{script}.py")
+    remove_orphans(modules)
 
-    defaults = PROJECT / "configs" / "train.yaml"
+    defaults = CONFIGS / "train.yaml"
     if set(value_of("task", defaults)) & set(dropped):
         text = defaults.read_text(encoding="utf-8")
         text = re.sub(r"(?m)^([^#\n]*\btask:[ \t]*)[\w-]+", rf"\g<1>{chosen}", text, count=1)
         defaults.write_bytes(text.encode("utf-8"))
 
 
-def modules_of(chosen, families):
-    """The modules of `data/` that the tasks and experiments of `chosen` name through their data options."""
-    files = [*TASKS.glob("*.yaml"), *(PROJECT / "configs" / "experiment").glob("*.yaml")]
-    options = {option for file in files if owner(file, families) in chosen for option in value_of("data", file)}
+def recipes(dropped, families):
+    """The files that pick options: tasks and experiments of the families that are dropped, and all the others."""
+    files = [CONFIGS / "train.yaml", *TASKS.glob("*.yaml"), *(CONFIGS / "experiment").glob("*.yaml")]
+    theirs = [file for file in files if owner(file, families) in dropped]
+    return theirs, [file for file in files if file not in theirs]
+
+
+def modules_of(files):
+    """The modules of `data/` that recipes name through their data options."""
+    options = {option for file in files for option in value_of("data", file)}
     return {module for option in options for module in value_of("module", DATA / f"{option}.yaml")}
+
+
+def picked_groups(files):
+    """The groups, folders of configs/, of which recipes pick an option."""
+    return {folder.name for folder in CONFIGS.glob("*/") if any(value_of(folder.name, file) for file in files)}
+
+
+def imported_modules():
+    """The modules in the package and its models/, tasks/, data/ and callbacks/ that it or a root script imports."""
+    imported = set()
+    for file in [*PROJECT.glob("*.py"), *PACKAGE.rglob("*.py")]:
+        text = file.read_text(encoding="utf-8", errors="replace")
+        names = [(PROJECT, name) for line in IMPORT.findall(text) for name in re.findall(r"[\w.]+", line)]
+        for dots, module, line in FROM_IMPORT.findall(text):
+            start = file.parents[len(dots) - 1] if dots else PROJECT
+            names += [(start, module), *((start, f"{module}.{name}") for name in re.findall(r"\w+", line))]
+        imported |= {start.joinpath(*filter(None, name.split("."))).with_suffix(".py") for start, name in names}
+    places = [PACKAGE, *(PACKAGE / name for name in ("models", "tasks", "data", "callbacks"))]
+    return {file for place in places for file in place.glob("*.py") if file in imported}
+
+
+def remove_orphans(modules):
+    """Removes those of `modules`, imported before, that nothing imports any more, until that leaves no others so."""
+    stems = [file.stem for file in PACKAGE.rglob("*.py")] + [file.stem for file in modules]
+    while orphans := {file for file in modules - imported_modules() if file.is_file() and is_ours(file)}:
+        for file in orphans:
+            remove(file)
+            if not any(PACKAGE.rglob(file.name)):
+                remove_named(file.stem, TESTS, DOCS, families=stems)
 
 
 def served_scripts():
@@ -115,12 +165,23 @@ def remove_named(name, *directories, families=()):
 
 
 def remove(file):
-    """Deletes a file, if it is there, and the directories that it leaves empty."""
+    """Deletes a file of the template, if it is there, and the directories that it leaves empty."""
+    if not is_ours(file):
+        return
     file.unlink(missing_ok=True)
     for directory in file.parents:
         if directory == PROJECT or not directory.is_dir() or any(directory.iterdir()):
             return
         directory.rmdir()
+
+
+def is_ours(file):
+    """Whether the template has `file`. Where nobody says where the template is, as under cruft, it has."""
+    clone = Path(os.environ.get("PWD", "")) / ANSWERS.get("_repo_dir", "nowhere")
+    for package in clone.glob("*cookiecutter.project_slug*/*cookiecutter.package_name*"):
+        ours, theirs = (package, PACKAGE) if PACKAGE in file.parents else (package.parent, PROJECT)
+        return (ours / file.relative_to(theirs)).is_file()
+    return True
 
 
 def rendered_for_comparison():

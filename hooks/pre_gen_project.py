@@ -14,8 +14,8 @@ PACKAGE_LENGTH = 40
 
 # Directories and scripts at the root of the project, and what git ignores there.
 OURS = """
-train evaluate sample compare benchmark export prepare tests test conftest configs docs runs data license
-build dist env venv checkpoints lightning_logs
+train evaluate sample compare benchmark export prepare prepare_latents tests test conftest configs docs runs data
+license build dist env venv checkpoints lightning_logs
 """
 # What the project installs, under the names of import and of installation, and what comes along with it.
 OTHERS = """
@@ -25,7 +25,7 @@ scikit_learn numpy scipy joblib pillow pil yaml pyyaml wandb pytest py ruff mypy
 pip setuptools wheel pkg_resources packaging typing_extensions tqdm requests jinja2 markupsafe fsspec filelock
 sympy mpmath networkx safetensors tokenizers transformers datasets huggingface_hub google grpc protobuf six werkzeug
 absl markdown pygments cycler kiwisolver contourpy fonttools dateutil pluggy iniconfig attr attrs aiohttp nvidia cuda
-liger_kernel
+liger_kernel diffusers accelerate torch_fidelity importlib_metadata zipp httpx httpcore regex
 """
 # Windows opens a device under these names, whatever extension follows.
 DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}

@@ -9,26 +9,37 @@ import pytest
 from conftest import CHOICES, PACKAGE_DIR, PROJECT_DIR, Bake, bake_into, files_of
 from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
-from families import PLACES, files_of_family, named
+from families import DATA, GROUPS, IMPORTED, SCRIPTS, files_of_data, files_without
 
 FAMILIES = CHOICES["families"][1:]
-# Family "toy" reads data of its own; "vit_toy" is named after another family and shares its data with it.
+# Family "toy" has data and a group of its own; "vit_toy" is named after another family and shares its data with it.
 TOY = {
-    "configs/task/toy.yaml": "# Toy\ndefaults:\n  model: toy\n  data: tales  # short ones\n",
+    "configs/task/toy.yaml": "# Toy\ndefaults:\n  model: toy\n  data: tales  # short ones\n  mood: mild\n",
     "configs/model/toy.yaml": "# Toy\n",
     "configs/model/toy_large.yaml": "# Toy\n",
     "configs/experiment/toy_tales.yaml": "defaults: {task: toy, data: sagas}\n",
     "configs/data/tales.yaml": "# Tales\nmodule: stories  # file in the package's data/\n",
     "configs/data/sagas.yaml": '# Sagas\nmodule: "stories"\n',
-    f"{PACKAGE_DIR}/data/stories.py": "",
+    "configs/mood/mild.yaml": "# Mild\n",
+    "configs/mood/wild.yaml": "# Wild\n",
+    f"{PACKAGE_DIR}/data/stories.py": "from .images import show\n",  # which others find by its name
     f"{PACKAGE_DIR}/data/stories_bind.py": "",  # serves bind.py
     f"{PACKAGE_DIR}/models/toy.py": "",
-    f"{PACKAGE_DIR}/models/toy_blocks.py": "",
-    f"{PACKAGE_DIR}/tasks/toy.py": "",
+    f"{PACKAGE_DIR}/models/toy_blocks.py": "from .bricks import (\n    Brick,\n)\n",
+    f"{PACKAGE_DIR}/models/bricks.py": "def lay():\n    from . import mortar\n",
+    f"{PACKAGE_DIR}/models/mortar.py": "from .. import axle\n",  # goes once the bricks have gone
+    f"{PACKAGE_DIR}/tasks/toy.py": "from ..callbacks.watch import Watch\nfrom ..models.gears import Gear\n",
+    f"{PACKAGE_DIR}/callbacks/watch.py": "",
+    f"{PACKAGE_DIR}/axle.py": "",
+    f"{PACKAGE_DIR}/wheels.py": "",
     f"{PACKAGE_DIR}/tasks/toy_play.py": "",  # serves play.py, alone
     "bind.py": "",
-    "play.py": "",
+    "play.py": f"from {PACKAGE_DIR}.wheels import roll\nimport json, {PACKAGE_DIR}.axle as axle\n",
     "tests/test_bind.py": "",
+    "tests/test_bricks.py": "",
+    "tests/test_bricks_laid.py": "",
+    "docs/bricks.md": "# Bricks\n",
+    "tests/test_wheels.py": "",
     "tests/test_play.py": "",
     "docs/toy.md": "# Toy\n",
     "tests/test_toy.py": "",
@@ -40,7 +51,7 @@ TOY = {
 VIT_TOY = {
     "configs/task/vit_toy.yaml": "# A toy that looks\ndefaults:\n  model: vit_toy\n  data: digits\n",
     "configs/model/vit_toy_small.yaml": "# A toy that looks\n",
-    f"{PACKAGE_DIR}/tasks/vit_toy.py": "",
+    f"{PACKAGE_DIR}/tasks/vit_toy.py": "from ..models.gears import Gear\n",
     "tests/test_vit_toy.py": "",
 }
 OTHERS = {
@@ -50,6 +61,13 @@ OTHERS = {
     "draw.py": "",  # served by vit and by toy
     "tests/test_draw.py": "",
     "ply.py": "",  # served by none
+    f"{PACKAGE_DIR}/models/gears.py": "",  # both toys have some
+    "tests/test_gears.py": "",
+    f"{PACKAGE_DIR}/models/kites.py": "",  # which nothing imports by name
+    f"{PACKAGE_DIR}/callbacks/axle.py": "",  # as is the toy's, so the tests may be of either
+    "tests/test_axle.py": "",
+    "tests/test_mortarboard.py": "",
+    "configs/mood_swings/none.yaml": "# Picked by none\n",
 }
 
 
@@ -72,13 +90,27 @@ def render(names: dict[str, str]) -> set[str]:
 
 def gone(everything: set[str], chosen: str) -> set[str]:
     """What a project that is baked for `chosen` alone lacks of `everything`."""
-    families = {family: files_of_family(everything, family) - render(VIT_TOY) for family in FAMILIES}
-    families |= {"toy": render(TOY), "vit_toy": render(VIT_TOY)}
+    gone = files_without(everything, FAMILIES, [chosen]) - render(VIT_TOY)
     if chosen == "vit_toy":  # looks at the same images
-        families["vit"] = named(everything, "vit", PLACES) - render(VIT_TOY)
+        gone -= files_of_data(everything, "images")
+    for family, files in {"toy": TOY, "vit_toy": VIT_TOY}.items():
+        if chosen != family:
+            gone |= render(files)
     if chosen not in ("vit", "toy"):
-        families["both"] = {"draw.py", "tests/test_draw.py"}
-    return set().union(*(files for family, files in families.items() if family != chosen))
+        gone |= {"draw.py", "tests/test_draw.py"}
+    if chosen not in ("toy", "vit_toy"):
+        gone |= {"my_project/models/gears.py", "tests/test_gears.py"}
+    return gone
+
+
+def test_what_families_share_is_there(bake: Bake) -> None:
+    """Or a name in these tables would say nothing."""
+    names = files_of(bake())
+    assert {f"{script}.py" for script in SCRIPTS} | {f"my_project/{module}.py" for module in IMPORTED} <= names
+    assert {f"my_project/data/{module}.py" for module in DATA} <= names
+    assert set(GROUPS) <= {name.split("/")[1] for name in names if name.startswith("configs/")}
+    for module in DATA:
+        assert files_of_data(names, module) <= names
 
 
 def test_all_of_them(with_toys: Path, tmp_path: Path) -> None:
@@ -96,26 +128,34 @@ def test_one_of_them(with_toys: Path, tmp_path: Path, chosen: str) -> None:
     assert defaults == original.replace("\n  task: vit\n", f"\n  task: {chosen}\n")
 
 
-# Words that speak of one family. Names hold letters and digits, and TensorBoard keeps heat maps among its ["images"].
+# Words that speak of one family. Names hold letters and digits, TensorBoard keeps heat maps among its ["images"], and
+# timm's smallest network, for tests of any family, is its "test_vit".
 WORDS = {
-    "vit": r"(?i)(?<![a-z])vits?(?![a-z])|\bvision|torchvision|timm|sklearn|scikit|(?<!letters, )digits|imagenet"
-    r"|(?-i:(?<!\[\")images\b)",
+    "vit": r"(?i)(?<![a-z])(?<!test_)vits?(?![a-z])|\bvision",
+    "dit": r"(?i)(?<![a-z])dits?(?![a-z])|diffus|denois|latent|fr[eé]chet|(?<!size_)guidance|autoencoder|\bvae\b",
     "llm": r"(?i)(?<![a-z])llms?(?![a-z])|llama|language model|tokeniz|stdlib|bits_per_byte",
+}
+
+
+# And of what several share.
+SHARED = {
+    ("vit", "dit"): r"(?i)torchvision|timm|sklearn|scikit|(?<!letters, )digits|imagenet|(?-i:(?<!\[\")images\b)",
 }
 
 
 @pytest.mark.parametrize("chosen", FAMILIES)
 def test_no_word_of_the_others(bake: Bake, chosen: str) -> None:
     project = bake(families=chosen, logger="wandb")
+    words = [words for family, words in WORDS.items() if family != chosen]
+    words += [words for families, words in SHARED.items() if chosen not in families]
     traces = []
     for name in sorted(files_of(project)):
         content = (project / name).read_bytes()
         if b"\0" in content:
             continue  # an image
         for number, line in enumerate(content.decode("utf-8").splitlines(), start=1):
-            for family in set(FAMILIES) - {chosen}:
-                if re.search(WORDS[family], line):
-                    traces.append(f"{name}:{number}: {line}")
+            if any(re.search(one, line) for one in words):
+                traces.append(f"{name}:{number}: {line}")
     assert not traces, "\n".join(traces)
 
 
@@ -130,8 +170,15 @@ def test_baking_over_a_project_leaves_the_users_family(with_toys: Path, tmp_path
         "paint.py": "",
         "mine.py": "",
         "tests/test_mine.py": "",
+        # named after what the template keeps elsewhere
+        "configs/mood/mine.yaml": "# My own\n",
+        "my_project/models/toy_of_mine.py": "from .brittle import Part\n",
+        "my_project/models/brittle.py": "import\n",
+        "tests/test_bricks_of_mine.py": "",
+        "docs/wheels_of_mine.md": "",
     }
     for name, text in mine.items():
+        (project / name).parent.mkdir(exist_ok=True)
         (project / name).write_text(text, encoding="utf-8")
     cookiecutter(
         str(with_toys),
@@ -149,4 +196,4 @@ def test_a_family_that_is_not_there(with_toys: Path, tmp_path: Path, capfd: pyte
     (copy / PROJECT_DIR / "configs/task/toy.yaml").unlink()
     with pytest.raises(FailedHookException):
         bake_into(tmp_path, copy, families="toy")
-    assert "families=toy: configs/task has no such family; it has llm, vit, vit_toy" in capfd.readouterr().err
+    assert "families=toy: configs/task has no such family; it has dit, llm, vit, vit_toy" in capfd.readouterr().err

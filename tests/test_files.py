@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import BARE, CHOICES, PACKAGE_DIR, PROJECT_DIR, Bake, files_of, label, one_by_one
-from families import files_of_family, named
+from families import files_without, named
 
 ALL = [*one_by_one(), BARE]
 every_bake = pytest.mark.parametrize("answers", ALL, ids=label)
@@ -29,9 +29,8 @@ def expected(template: Path, answers: dict[str, str]) -> set[str]:
     if answers.get("logger", "none") == "none":
         names -= named(names, "wandb", LOGGER_PLACES)
     chosen = answers.get("families", "all")
-    for family in [] if chosen == "all" else set(CHOICES["families"]) - {"all", chosen}:
-        names -= files_of_family(names, family)
-    return names
+    families = CHOICES["families"][1:]
+    return names - files_without(names, families, families if chosen == "all" else [chosen])
 
 
 @every_bake

@@ -13,6 +13,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from {{cookiecutter.package_name}}.data.images import Images
+from {{cookiecutter.package_name}}.data.images_pixels import pixels
 from {{cookiecutter.package_name}}.errors import UsageError
 
 DIGITS: dict[str, Any] = {
@@ -66,6 +67,19 @@ def test_evaluated_digits_are_the_original_pixels():
     levels = (images * 0.4 + 0.3) * 16
     assert np.abs(levels[:, 0].numpy() - original.images[chosen]).max() < 0.04  # 16 levels in 8 bits
     assert np.array_equal(levels[:, 0].round().numpy(), original.images[chosen])
+
+
+@pytest.mark.parametrize(("mean", "std"), [([0.3], [0.4]), ([0.3, 0.4, 0.5], [0.5, 0.4, 0.3])])
+def test_images_are_turned_back_into_pixels(mean, std):
+    data = digits(mean=mean, std=std, in_chans=len(mean))
+    images = torch.stack([image for image, _ in (data.originals()[index] for index in range(40))])
+    original = torch.tensor(load_digits().images[data.splits["train"].indices[:40]] / 16)
+    found = pixels({"mean": mean, "std": std})(images)
+    assert found.shape == (40, len(mean), 8, 8)
+    assert (found - original[:, None]).abs().max() < 0.003  # 16 levels in 8 bits
+    shifted = pixels({"mean": mean, "std": std})(torch.tensor([-9.0, 9.0], dtype=torch.bfloat16).view(2, 1, 1, 1))
+    assert shifted.dtype == torch.float32
+    assert shifted.unique().tolist() == [0, 1], "and what is out of range is clamped"
 
 
 @pytest.mark.parametrize("mixup", [None, MIXUP], ids=["plain", "mixup"])

@@ -105,6 +105,10 @@ class Images(DataModule):
             return ImageSet(images, mode, self.train_transform, self.seed)
         return ImageSet(images, mode, self.eval_transform)
 
+    def originals(self) -> "ImageSet":
+        """The training images as validation would see them, in order."""
+        return ImageSet(self.splits["train"], MODES[self.in_chans], self.eval_transform)
+
     def collate(self, split: str) -> Callable[[list[Any]], Any]:
         return self.mix if split == "train" else default_collate
 

@@ -91,29 +91,29 @@ def class_folders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
-def folder_classes(name: str, given: str, root: Path) -> list[str]:
-    """Class names of an image folder; `given` is the root as the user wrote it.
+def folder_classes(name: str, given: str, root: Path, key: str = "data.root") -> list[str]:
+    """Class names of an image folder; `given` is the root as the user wrote it, behind `key`.
 
     Raises:
         UsageError: there is no such folder, or it is not laid out as expected.
     """
     layout = "train/<class>/* and val/<class>/*" if name == "imagenet" else "train/<class>/* or <class>/*"
     if not given:
-        raise UsageError(f"data.root is not set: data.root=FOLDER names a folder with {layout}")
+        raise UsageError(f"{key} is not set: {key}=FOLDER names a folder with {layout}")
     if not root.is_dir():
         problem = "is not a folder" if root.exists() else "does not exist"
-        raise UsageError(f"data.root={given} {problem}: expected a folder with {layout}")
+        raise UsageError(f"{key}={given} {problem}: expected a folder with {layout}")
     if name == "imagenet":
         for split in ("train", "val"):
             if not (root / split).is_dir():
-                raise UsageError(f"data.root={given} has no {split}/: expected {layout}")
+                raise UsageError(f"{key}={given} has no {split}/: expected {layout}")
     train = train_folder(root)
     if train == root and any((root / split).is_dir() for split in ("val", "test")) and (root / "train").is_dir():
         raise UsageError(f"{root / 'train'} has no class folders: expected {layout}")
     names = class_folders(train)
     if len(names) < 2:
         what = f"one class folder only ({names[0]})" if names else "no class folders"
-        raise UsageError(f"data.root={given} has {what}: expected {layout}")
+        raise UsageError(f"{key}={given} has {what}: expected {layout}")
     return names
 
 

@@ -1,0 +1,68 @@
+"""What is particular to whole runs of a DiT."""
+
+import math
+
+import pytest
+import torch
+
+from {{cookiecutter.package_name}}.build import build_task
+from {{cookiecutter.package_name}}.config import compose
+from {{cookiecutter.package_name}}.models.dit_sampling import draws
+from {{cookiecutter.package_name}}.tasks.dit import BINS, DiTTask
+
+from .dit_tiny import TINY
+from .runs import Start, Tiny, rows
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Tiny:
+    return TINY
+
+
+def test_the_loss_by_quarters_of_time(start: Start) -> None:
+    run, values = start("trainer.max_epochs=1")
+    for stage in ("val", "test"):
+        parts = [values[f"loss_by_time/{stage}_{name}"] for name in BINS]
+        assert values[f"{stage}/loss"] == pytest.approx(sum(parts) / 4, rel=0.02), "times are spread evenly"
+    found = {tag for _, tag, _ in rows(run)}
+    assert {f"loss_by_time/train_{name}" for name in BINS} <= found
+
+
+def test_labels_are_dropped_in_training_alone(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[bool, list[int]] = {True: [], False: []}
+    from {{cookiecutter.package_name}}.models.dit import DiT
+
+    forward = DiT.forward
+
+    def look(net: DiT, x: torch.Tensor, t: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        seen[net.training] += (labels == 10).tolist()
+        return forward(net, x, t, labels)
+
+    monkeypatch.setattr(DiT, "forward", look)
+    start("task.label_dropout=0.3", "ema.decay=0.0", "monitor.every_n_steps=0")
+    dropped = sum(seen[True]) / len(seen[True])
+    assert abs(dropped - 0.3) < 4 * math.sqrt(0.21 / len(seen[True]))
+    assert not any(seen[False])
+
+
+def test_noise_belongs_to_a_sample_and_not_to_its_batch() -> None:
+    uniform, noise = draws(range(6), (1, 8, 8))
+    for seed in range(6):
+        alone = draws([seed], (1, 8, 8))
+        assert torch.equal(alone[0][0], uniform[seed])
+        assert torch.equal(alone[1][0], noise[seed])
+    assert noise.unique().numel() == noise.numel()
+
+
+def test_times_of_evaluation_are_spread_evenly() -> None:
+    task = build_task(compose([*TINY.argv, "data.num_classes=10"]))
+    assert isinstance(task, DiTTask)
+    t, _ = task._evenly(torch.zeros(40, 1, 8, 8), range(40))
+    assert (t.sort().values - torch.arange(40) / 40).abs().max() < 0.05
+
+
+def test_what_batch_norm_mixes_is_said_once(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    start("norm=bn", "trainer.max_epochs=1")
+    assert capsys.readouterr().out.count("its statistics mix samples with and without their class") == 1
+    start("norm=bn", "task.label_dropout=0.0", "trainer.max_epochs=1")
+    assert "mix samples" not in capsys.readouterr().out

@@ -1,0 +1,171 @@
+"""How generated images are measured, against the same numbers computed here."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import Tensor
+
+from {{cookiecutter.package_name}} import fit
+from {{cookiecutter.package_name}}.build import build_data
+from {{cookiecutter.package_name}}.callbacks import quality_features
+from {{cookiecutter.package_name}}.callbacks.quality import Quality
+from {{cookiecutter.package_name}}.callbacks.quality_features import Classifier, make_features, read_moments
+from {{cookiecutter.package_name}}.config import compose, recompose
+from {{cookiecutter.package_name}}.data.images import Images
+from {{cookiecutter.package_name}}.data.images_sources import ArrayImages
+from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.runs import saved_checkpoint
+from {{cookiecutter.package_name}}.tasks.dit import DiTTask
+
+from .dit_tiny import TINY
+from .runs import Start, Tiny
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Tiny:
+    return TINY
+
+
+@pytest.fixture(scope="module")
+def digits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Pixels from 0 to 1 (N, 64) and classes of train, val and test."""
+    data = build_data(compose(TINY.argv))
+    assert isinstance(data, Images)
+    found = {}
+    for name, (source, indices) in data.splits.items():
+        assert isinstance(source, ArrayImages)
+        found[name] = (source.pixels[indices].reshape(-1, 64) / 255, source.targets[indices])
+    return found
+
+
+def frechet(one: np.ndarray, other: np.ndarray) -> float:
+    means, (a, b) = one.mean(0) - other.mean(0), (np.cov(values.T) for values in (one, other))
+    values, vectors = np.linalg.eigh(a)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    roots = np.sqrt(np.linalg.eigvalsh(root @ b @ root).clip(0))
+    return float(means @ means + np.trace(a + b) - 2 * roots.sum())
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, images: Tensor, classes: Tensor) -> list[tuple[list[int], list[int]]]:
+    """Lets the net draw `images`, whatever it is asked for; returns what was asked."""
+    asked: list[tuple[list[int], list[int]]] = []
+
+    def generate(task: DiTTask, labels: list[int], seeds: list[int], steps: int) -> Any:
+        asked.append((labels, seeds))
+        rows = [int((classes == label).nonzero()[number // 10]) for number, label in enumerate(labels)]
+        return iter((images[rows] * 2 - 1).reshape(-1, 1, 8, 8).split(7))
+
+    monkeypatch.setattr(DiTTask, "generate", generate)
+    return asked
+
+
+def test_the_distance_and_the_share_by_hand(
+    start: Start, monkeypatch: pytest.MonkeyPatch, digits: dict[str, tuple[np.ndarray, np.ndarray]]
+) -> None:
+    pixels, classes = (torch.from_numpy(array) for array in digits["val"])
+    pixels = pixels.float()
+    asked = spoil(monkeypatch, pixels, classes)
+    _, values = start("task.quality.n=40", "trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    labels = [number % 10 for number in range(40)]
+    assert [one for one, _ in asked] == [labels, labels], "after the validation and after the test"
+    assert not set(asked[0][1]) & set(asked[1][1]), "from other noise"
+    drawn = pixels[[int((classes == label).nonzero()[number // 10]) for number, label in enumerate(labels)]]
+    expected = frechet(16 * drawn.double().numpy(), 16 * digits["train"][0])
+    assert values["test/fd_40"] == values["val/fd_40"] == pytest.approx(expected, rel=1e-3)
+    assert values["test/asked_class"] >= 0.95, "they are real digits"
+
+
+def test_wrong_classes_are_seen(
+    start: Start, monkeypatch: pytest.MonkeyPatch, digits: dict[str, tuple[np.ndarray, np.ndarray]]
+) -> None:
+    pixels, classes = (torch.from_numpy(array) for array in digits["val"])
+    spoil(monkeypatch, pixels.float(), (classes + 1) % 10)
+    _, values = start("task.quality.n=40", "trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    assert values["test/asked_class"] <= 0.05
+
+
+def test_the_classifier_reads_what_it_was_not_fitted_to(digits: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    machine = Classifier(*(torch.from_numpy(array) for array in digits["train"]))
+    pixels, classes = digits["test"]
+    assert machine.count(torch.from_numpy(pixels), classes.tolist()) >= 0.95 * len(pixels)
+
+
+def test_evaluate_measures_them_too(start: Start, tmp_path: Path) -> None:
+    run, values = start("trainer.max_epochs=1")
+    file, config = saved_checkpoint(run)
+    cfg = recompose(config, ["data.total_batch_size=7"], anew=("data",), free=("data",))
+    again = fit.evaluate(cfg, file, "test")
+    for tag in ("test/fd_24", "test/asked_class", "test/loss"):
+        assert again[tag] == pytest.approx(values[tag], rel=1e-4), "whatever the batch"
+
+
+def test_off_and_not_after_validations(start: Start) -> None:
+    _, values = start("task.quality.n=0", "trainer.max_epochs=1")
+    assert not [tag for tag in values if "fd_" in tag]
+    _, values = start("task.quality.validate=false", "trainer.max_epochs=1")
+    assert [tag for tag in values if "fd_" in tag] == ["test/fd_24"]
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> str:
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "test_vit.pt")
+    return str(tmp_path / "test_vit.pt")
+
+
+def test_features_of_a_timm_model(weights: str) -> None:
+    features = make_features("test_vit", weights)
+    assert isinstance(features, quality_features.TimmFeatures)
+    net = timm.create_model("test_vit", checkpoint_path=weights).eval()
+    images = torch.rand(3, 3, *features.size)
+    expected = net.forward_head(net.forward_features((images - 0.5) / 0.5), pre_logits=True)
+    torch.testing.assert_close(features(images), expected)
+    assert features.num_features == expected.shape[1]
+    assert features(torch.rand(2, 1, 8, 8)).shape == (2, features.num_features), "grey and small ones too"
+
+
+def test_statistics_of_real_images_are_kept(start: Start, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    forward = quality_features.TimmFeatures.forward
+    monkeypatch.setattr(quality_features.TimmFeatures, "size", (32, 32), raising=False)
+
+    def count(features: quality_features.TimmFeatures, images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return forward(features, images)
+
+    monkeypatch.setattr(quality_features.TimmFeatures, "forward", count)
+    argv = ["task.quality.features=test_vit", f"task.quality.weights={weights}", "trainer.max_epochs=1"]
+    argv += ["trainer.limit_train_batches=1", "data.val_fraction=0.9"]
+    run, first = start(*argv)
+    training = sum(seen) - 2 * 24
+    assert training > 80, "the training images once"
+    seen.clear()
+    _, again = start(*argv)
+    assert sum(seen) == 2 * 24, "and then never again"
+    assert again["test/fd_24"] == pytest.approx(first["test/fd_24"], rel=1e-5)
+    assert len(list((run.parent / ".statistics").iterdir())) == 1
+
+
+def test_moments_from_a_file(start: Start, tmp_path: Path, digits: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    levels = 16 * digits["train"][0]
+    np.savez(tmp_path / "real.npz", mu=levels.mean(0), sigma=np.cov(levels.T))
+    short = ["trainer.max_epochs=1", "trainer.limit_train_batches=1"]
+    _, values = start(*short)
+    _, again = start(*short, f"task.quality.real={tmp_path / 'real.npz'}")
+    assert again["test/fd_24"] == pytest.approx(values["test/fd_24"], rel=1e-4)
+
+
+def test_refusals(tmp_path: Path) -> None:
+    np.savez(tmp_path / "bad.npz", mu=np.zeros(3), sigma=np.zeros((2, 2)))
+    for file in (tmp_path / "bad.npz", tmp_path / "none.npz"):
+        with pytest.raises(UsageError, match="expected an npz file of mu"):
+            read_moments(str(file))
+    with pytest.raises(UsageError, match="there is no such file"):
+        make_features("inception", str(tmp_path / "none.pth"))
+    with pytest.raises(UsageError, match="of 150528 pixels no covariance can be estimated"):
+        make_features("pixels", "", 3 * 224 * 224)
+    with pytest.raises(UsageError, match="classifier=knn: choose from svm, none"):
+        Quality(lambda x: x, n=4, classifier="knn")

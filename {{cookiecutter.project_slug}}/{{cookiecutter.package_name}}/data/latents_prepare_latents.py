@@ -1,0 +1,252 @@
+"""What `prepare_latents.py` does: image folders become a folder of latents with a meta.json, the last file written."""
+
+import hashlib
+import json
+import math
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..cpus import cpu_count
+from ..errors import UsageError, require
+from ..options import Options
+from . import prepared
+from .images import ImageSet
+from .images_sources import FolderImages, Split, divide, folder_classes, load
+from .images_transforms import image_transforms
+from .latents_shards import DTYPE, FORMAT, META, SPLITS, read_meta, shards
+from .latents_vae import VAE
+
+GOES_ON = "the same command goes on"
+OPTIONS: Options = {
+    "images": ("", "folder with train/<class>/*, val/ and test/ alike if there are such, or with <class>/*"),
+    "out": ("", "folder that the latents go to"),
+    "vae": ("", "an AutoencoderKL: a folder with one, or its name on the hub, such as stabilityai/sd-vae-ft-ema"),
+    "img_size": (256, "pixels on a side: the short side of an image is resized to it, and the centre cut out"),
+    "val_fraction": (0.05, "share of the images to validate on, where there is no val/; without test/, val is both"),
+    "split_seed": (0, "of that split"),
+    "batch_size": (32, "images that are encoded together"),
+    "workers": (0, "processes that read images; 0: one per CPU, 1: the main process"),
+    "device": ("auto", "that encodes: auto, cpu, cuda, cuda:1, mps"),
+    "shard": (4096, "images in a file, which is done again after an interruption"),
+}
+
+
+class Job:
+    """Encodes the splits into shards (see latents_shards.py), those that are not there.
+
+    Args:
+        out: the folder, as the user wrote it.
+        shard: images in a file.
+    """
+
+    def __init__(
+        self, vae: VAE, splits: Mapping[str, Split], out: str, img_size: int, shard: int, batch_size: int, workers: int
+    ) -> None:
+        self.vae, self.splits, self.out, self.folder = vae, splits, out, Path(out).expanduser()
+        side = img_size // vae.factor
+        self.shape = (vae.channels, side, side)
+        self.shard, self.batch_size, self.workers = shard, batch_size, workers
+        _, self.transform = image_transforms(img_size, 3, (0.5,), (0.5,), "bicubic", 1.0, {})  # RGB in -1..1
+
+    def files(self, name: str) -> dict[Path, range]:
+        """The shards of a split, and which of its images are in them."""
+        size = len(self.splits[name].indices)
+        ranges = [range(start, min(start + self.shard, size)) for start in range(0, size, self.shard)]
+        return {self.folder / f"{name}-{number:05}.npy": images for number, images in enumerate(ranges)}
+
+    def labels(self, name: str) -> Path:
+        return self.folder / f"{name}-labels.npy"
+
+    def run(self) -> None:
+        """Raises UsageError: an image cannot be read, or a shard not be made or written."""
+        counts = {file: len(images) for name in self.splits for file, images in self.files(name).items()}
+        done = {file: count for file, count in counts.items() if file.exists()}
+        self._check_space(sum(counts.values()) - sum(done.values()))
+        with prepared.progress("images") as progress:
+            bar = progress.add_task("", total=sum(counts.values()), completed=sum(done.values()))
+            for name, split in self.splits.items():
+                self._write(self.labels(name), split.source.targets[split.indices].astype(np.int64))
+                missing = {file: images for file, images in self.files(name).items() if file not in done}
+                batches = self._encoded(split, list(missing.values()))
+                for file, images in missing.items():
+                    array = np.empty((len(images), 2, 2, *self.shape), DTYPE)
+                    for start in range(0, len(array), self.batch_size):
+                        part = next(batches)
+                        array[start : start + len(part)] = part.numpy()
+                        progress.advance(bar, len(part))
+                    finite = bool(np.isfinite(array).all())
+                    require(finite, f"vae={self.vae.source}: it gives latents beyond the numbers that 16 bits can hold")
+                    self._write(file, array)
+
+    def _encoded(self, split: Split, ranges: list[range]) -> Iterator[Tensor]:
+        """Batches (B, 2, 2, C, h, w) in fp16 of the images in each range; none goes on from one range to the next."""
+        batches = [list(part[i : i + self.batch_size]) for part in ranges for i in range(0, len(part), self.batch_size)]
+        dataset = ImageSet(split, "RGB", self.transform)
+        loader = iter(DataLoader(dataset, batch_sampler=batches, num_workers=self.workers))
+        for batch in batches:
+            try:
+                images, _ = next(loader)
+                both = torch.stack((self.vae.encode(images), self.vae.encode(images.flip(-1))), dim=1)
+                yield both.half().cpu()
+            except torch.OutOfMemoryError as error:
+                problem = f"batch_size={self.batch_size}: {len(batch)} images take more memory than the device has"
+                raise UsageError(f"{problem}; {GOES_ON} with fewer") from error
+            except OSError as error:  # a worker's has its traceback in the message
+                cause = str(error).strip().splitlines()[-1].removeprefix("OSError: ")
+                raise UsageError(f"{cause}; once the file is replaced {GOES_ON}") from error
+
+    def _write(self, file: Path, array: np.ndarray) -> None:
+        def write(path: Path) -> None:
+            with open(path, "wb") as opened:  # to a name, numpy would add .npy
+                np.save(opened, array)
+
+        try:
+            prepared.replace(file, write)
+        except OSError as error:
+            raise UsageError(f"out={self.out} cannot be written: {error.strerror}; {GOES_ON}") from error
+
+    def _check_space(self, images: int) -> None:
+        needed, free = gigabytes(images, self.shape), shutil.disk_usage(self.folder).free / 1e9
+        require(needed <= free, f"out={self.out}: {needed:,.1f} GB are needed there, and {free:,.1f} GB are free")
+
+
+def gigabytes(images: int, shape: Sequence[int]) -> float:
+    return images * 4 * DTYPE.itemsize * math.prod(shape) / 1e9
+
+
+def prepare_latents(
+    images: str,
+    out: str,
+    vae: str,
+    img_size: int,
+    val_fraction: float,
+    split_seed: int,
+    batch_size: int,
+    workers: int,
+    device: str,
+    shard: int,
+) -> dict[str, Any]:
+    """Makes the latents of image folders, or those that are missing, and prints what came out.
+
+    Args: OPTIONS, explained there.
+
+    Returns:
+        The contents of meta.json.
+
+    Raises:
+        UsageError: a value out of range, images or an autoencoder that cannot be read, or a folder with something else.
+    """
+    require(bool(out), "out is not set: out=FOLDER names where the latents go")
+    for key, value in {"img_size": img_size, "batch_size": batch_size, "shard": shard}.items():
+        require(value >= 1, f"{key}={value}: expected at least 1")
+    require(0 <= val_fraction < 1, f"val_fraction={val_fraction}: expected 0 or more, and less than 1")
+    require(0 <= split_seed < 2**32, f"split_seed={split_seed}: expected a whole number from 0 to {2**32 - 1}")
+    require(0 <= workers <= 1024, f"workers={workers}: expected 0 (one per CPU) to 1024")
+    folder, root = Path(out).expanduser(), Path(images).expanduser()
+    classes = folder_classes("folder", images, root, "images")
+    within = folder.resolve().is_relative_to(root.resolve())
+    require(not within, f"out={out} is in images={images}, where it would be taken for a class; take another folder")
+    encoder = VAE(vae, "vae")
+    fits = img_size % encoder.factor == 0
+    require(fits, f"img_size={img_size}: expected a multiple of {encoder.factor}, the pixels that a latent stands for")
+    settings = {"images": images, "vae": encoder.source, "weights": encoder.checksum(), "img_size": img_size}
+    settings |= {"val_fraction": val_fraction, "split_seed": split_seed, "shard": shard}
+    if (folder / META).exists():
+        meta = read_meta(out)
+        require(meta.get("made_from") == settings, f"out={out} holds latents of other settings; take another folder")
+        shards(out)
+        _report(out, meta)
+        return meta
+
+    encoder.net.to(_device(device))
+    splits = _splits(root, classes, val_fraction, split_seed)
+    read_by = 0 if workers == 1 else workers or cpu_count()
+    job = Job(encoder, splits, out, img_size, shard, batch_size, read_by)
+    prepared.begin(folder, out, {"settings": settings, "source": _checksum(splits)})
+    try:
+        job.run()
+    except UsageError:
+        if not any(file.exists() for name in splits for file in job.files(name)):
+            prepared.abandon(folder, ["*.npy"])
+        raise
+    meta = _finish(job, classes, settings)
+    _report(out, meta)
+    return meta
+
+
+def _splits(root: Path, classes: list[str], val_fraction: float, seed: int) -> dict[str, Split]:
+    """train, val and, if there are images for it, test."""
+    splits = divide(load("folder", root, classes), {"val": val_fraction}, seed)
+    enough = len(splits["train"].indices) > 0
+    require(enough, f"val_fraction={val_fraction}: that leaves none of the images in {root} to train on")
+    return {name: splits[name] for name in SPLITS if name in splits}
+
+
+def _checksum(splits: Mapping[str, Split]) -> str:
+    """Of the names of all files, their classes and how they are divided: what an image looks like does not count."""
+    digest = hashlib.sha256()
+    for name, (source, indices) in splits.items():
+        assert isinstance(source, FolderImages)
+        for part in (source.names, source.targets, indices):
+            digest.update(f"{name} {part.dtype} {part.shape}".encode())
+            digest.update(part.tobytes())
+    return digest.hexdigest()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (AssertionError, RuntimeError) as error:
+        problem = f"device={name}: PyTorch cannot use it here"
+        raise UsageError(f"{problem} ({str(error).splitlines()[0]}); auto takes what there is") from error
+
+
+def _finish(job: Job, classes: list[str], settings: dict[str, Any]) -> dict[str, Any]:
+    def entry(name: str) -> dict[str, Any]:
+        files = [{"file": file.name, "images": len(images)} for file, images in job.files(name).items()]
+        return {"labels": job.labels(name).name, "shards": files}
+
+    meta = {
+        "format": FORMAT,
+        "shape": list(job.shape),
+        "scaling_factor": job.vae.scale,
+        "shift_factor": job.vae.shift,
+        "vae": job.vae.source,
+        "img_size": settings["img_size"],
+        "classes": classes,
+        # As in papers on ImageNet, whose own test labels are not public.
+        "splits": {name: entry(name if name in job.splits else "val") for name in SPLITS},
+        "made_from": settings,
+    }
+    prepared.write_json(job.folder / META, meta)
+    prepared.remove(job.folder, ["*.tmp", prepared.PLAN])
+    return json.loads(json.dumps(meta))
+
+
+def _report(out: str, meta: dict[str, Any]) -> None:
+    table = Table(box=None)
+    for column in ("split", "images", "files", "GB"):
+        table.add_column(column, justify="left" if column == "split" else "right")
+    for name, split in meta["splits"].items():
+        images = sum(shard["images"] for shard in split["shards"])
+        shown = "test (= val)" if name == "test" and split == meta["splits"]["val"] else name
+        size = gigabytes(images, meta["shape"])
+        table.add_row(shown, f"{images:,}", str(len(split["shards"])), f"{size:,.3f}")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    shape, classes = " x ".join(map(str, meta["shape"])), len(meta["classes"])
+    console.print(f"{out} is complete: latents of {shape} in {classes:,} classes; next:", markup=False)
+    console.print(f"  python train.py task=dit data=latents data.root={shlex.quote(out)}", markup=False)

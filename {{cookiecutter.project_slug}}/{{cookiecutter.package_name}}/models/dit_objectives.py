@@ -1,0 +1,239 @@
+"""What a DiT is trained to predict, and how samples come out of it: equations, apart from the network.
+
+B batch, C channels, H x W pixels or latents. Time t runs from 0 to 1, in a flow from noise to data, in ddpm from data
+to noise: `progress` says how far from noise a time is.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+from torch.special import log_ndtr, ndtr
+
+from ..errors import require
+
+Net = Callable[[Tensor, Tensor, Tensor], Tensor]  # (B, C, H, W), times (B,), labels (B,) -> (B, O C, H, W)
+
+
+class Objective(Protocol):
+    outputs: int  # O, quantities that the net predicts of every channel
+    samplers: tuple[str, ...]  # the first one is the usual one
+    most_steps: int | None  # that a sampler can take; None for any number
+
+    def times(self, uniform: Tensor) -> Tensor:
+        """(B,) numbers spread evenly over 0..1 -> (B,) times as training draws them."""
+
+    def progress(self, t: float) -> float:
+        """0 where there is noise alone, 1 where there is data."""
+
+    def noisy(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """What the net is fed at time t: (B, C, H, W)."""
+
+    def loss(self, net: Net, x: Tensor, labels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """(B,) losses of the samples x (B, C, H, W), fp32."""
+
+    def path(
+        self,
+        net: Net,
+        noise: Tensor,
+        labels: Tensor,
+        steps: int,
+        sampler: str,
+        generators: Sequence[Generator] | None = None,
+    ) -> Iterator[Tensor]:
+        """From noise (B, C, H, W) in `steps` steps: the state after each of them, the last one the samples.
+
+        Args:
+            generators: one for each sample, on the CPU, of what a sampler draws on the way; None for PyTorch's own.
+        """
+
+
+class Flow:
+    """A straight line from noise to data, x_t = (1 - t) noise + t x, and its velocity x - noise.
+
+    Flow matching (Lipman et al., arXiv 2210.02747), rectified flow (Liu et al., arXiv 2209.03003).
+
+    Args:
+        prediction: what the net puts out: "velocity", or "data", from which the velocity follows (arXiv 2511.13720).
+        time: how training draws t: "uniform", or "logit_normal" (arXiv 2403.03206), more often in the middle.
+        time_mean, time_std: of the logit of t; below 0 is nearer to noise.
+    """
+
+    outputs = 1
+    samplers: tuple[str, ...] = ("euler", "heun")
+    most_steps: int | None = None
+    NEAREST = 0.05  # of 1 - t, which data prediction divides by
+
+    def __init__(
+        self, prediction: str = "velocity", time: str = "uniform", time_mean: float = 0.0, time_std: float = 1.0
+    ) -> None:
+        known = prediction in ("velocity", "data")
+        require(known, f"objective.prediction={prediction}: choose velocity or data")
+        require(time in ("uniform", "logit_normal"), f"objective.time={time}: choose uniform or logit_normal")
+        require(time_std > 0, f"objective.time_std={time_std}: expected a number above 0")
+        self.prediction, self.time, self.time_mean, self.time_std = prediction, time, time_mean, time_std
+
+    def times(self, uniform: Tensor) -> Tensor:
+        if self.time == "uniform":
+            return uniform
+        inside = uniform.clamp(1e-6, 1 - 1e-6)
+        return torch.sigmoid(self.time_mean + self.time_std * torch.special.ndtri(inside))
+
+    def progress(self, t: float) -> float:
+        return t
+
+    def noisy(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        t = t[:, None, None, None]
+        return (1 - t) * noise + t * x
+
+    def loss(self, net: Net, x: Tensor, labels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        velocity = self.velocity(net, self.noisy(x, t, noise), t, labels)
+        return (velocity - (x - noise)).square().flatten(1).mean(1)
+
+    def velocity(self, net: Net, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        out = net(x_t, t, labels).float()
+        if self.prediction == "velocity":
+            return out
+        return (out - x_t) / (1 - t).clamp(min=self.NEAREST)[:, None, None, None]
+
+    def path(
+        self,
+        net: Net,
+        noise: Tensor,
+        labels: Tensor,
+        steps: int,
+        sampler: str = "euler",
+        generators: Sequence[Generator] | None = None,
+    ) -> Iterator[Tensor]:
+        """Euler's or Heun's steps along the velocity, of one length; each of Heun's but the last asks the net twice."""
+        x = noise
+        for step in range(steps):
+            t, then = (torch.full(x.shape[:1], place / steps, device=x.device) for place in (step, step + 1))
+            slope = self.velocity(net, x, t, labels)
+            if sampler == "heun" and step + 1 < steps:
+                slope = (slope + self.velocity(net, x + slope / steps, then, labels)) / 2
+            x = x + slope / steps
+            yield x
+
+
+class DDPM:
+    """The noise in x_s = sqrt(kept_s) x + sqrt(1 - kept_s) noise at a step s of 1000, and the variance of the way back.
+
+    What the DiT paper trains: beta rises linearly, kept_s is the product of 1 - beta up to s (Ho et al., arXiv
+    2006.11239), and t = s / 1000. The loss is L_simple + 0.001 L_vlb (Nichol and Dhariwal, arXiv 2102.09672): the
+    squared error of the noise, and the variational bound, in bits, which trains the variance alone. L_vlb is a sum over
+    1000 steps and a sample stands for all of them, so the term of its own step is added once.
+
+    Raises:
+        UsageError: diffusers, which samples, is not there.
+    """
+
+    outputs = 2
+    samplers: tuple[str, ...] = ("ddpm", "ddim")
+    STEPS = 1000
+    most_steps: int | None = STEPS
+    HALF = 1 / 255  # of one of 256 levels from -1 to 1, which step 0 is held to, as if data were images
+
+    def __init__(self) -> None:
+        installed = find_spec("diffusers") is not None
+        require(installed, "objective=ddpm needs the package diffusers: uv sync --extra latents")
+        beta = torch.linspace(1e-4, 0.02, self.STEPS, dtype=torch.float64)
+        self.kept = (1 - beta).cumprod(0)
+        posterior = beta * (1 - _before(self.kept)) / (1 - self.kept)  # variance of the way back when x is known
+        posterior[0] = posterior[1]  # it is 0 there, but has a logarithm now
+        error_to_mean = beta / ((1 - beta) * (1 - self.kept)).sqrt()
+        self.noising = torch.stack((self.kept.sqrt(), (1 - self.kept).sqrt())).float()  # (2, 1000)
+        self.denoising = torch.stack((posterior.log(), beta.log(), error_to_mean)).float()  # (3, 1000)
+
+    def times(self, uniform: Tensor) -> Tensor:
+        return (uniform * self.STEPS).floor().clamp(max=self.STEPS - 1) / self.STEPS
+
+    def progress(self, t: float) -> float:
+        return 1 - t
+
+    def noisy(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        signal, std = self._at(t, self.noising)
+        return signal * x + std * noise
+
+    def loss(self, net: Net, x: Tensor, labels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        predicted, v = net(self.noisy(x, t, noise), t, labels).float().chunk(2, dim=1)
+        error = predicted - noise
+        return (error.square() + self.bound(x, t, error.detach(), v)).flatten(1).mean(1)
+
+    def bound(self, x: Tensor, t: Tensor, error: Tensor, v: Tensor) -> Tensor:
+        """The terms of L_vlb (B, C, H, W), in bits: KL(q(x_s-1 | x_s, x) || p(x_s-1 | x_s)), at step 0 -log p(x | x_0).
+
+        p has a mean that is off by what the `error` of the noise makes, and a variance that v, -1 to 1, puts on the
+        logarithmic scale between q's and beta.
+        """
+        low, high, error_to_mean = self._at(t, self.denoising)
+        log_variance, off = low + (v + 1) / 2 * (high - low), error_to_mean * error
+        distance = (low - log_variance).exp() - 1 - (low - log_variance) + off.square() * (-log_variance).exp()
+        per_std = (-log_variance / 2).exp()
+        inside = ndtr((self.HALF - off.abs()) * per_std) - ndtr((-self.HALF - off.abs()) * per_std)
+        likelihood = inside.clamp(min=1e-12).log()
+        likelihood = torch.where(x < -0.999, log_ndtr((self.HALF + off) * per_std), likelihood)  # the outermost levels
+        likelihood = torch.where(x > 0.999, log_ndtr((self.HALF - off) * per_std), likelihood)  # have no end
+        first = t[:, None, None, None] * self.STEPS < 0.5
+        return torch.where(first, -likelihood, distance / 2) / math.log(2)
+
+    def path(
+        self,
+        net: Net,
+        noise: Tensor,
+        labels: Tensor,
+        steps: int,
+        sampler: str = "ddpm",
+        generators: Sequence[Generator] | None = None,
+    ) -> Iterator[Tensor]:
+        """The reverse process, drawing noise at each step but the last, or DDIM (arXiv 2010.02502), which draws none.
+
+        Of the 1000 steps it goes through those nearest to evenly spaced ones from 999 to 0, as a process of its own.
+        """
+        from diffusers import DDIMScheduler, DDPMScheduler
+
+        places = torch.linspace(self.STEPS - 1, 0, steps, dtype=torch.float64).round().long()
+        kept = self.kept[places.flip(0)]
+        process = {"num_train_timesteps": steps, "trained_betas": (1 - kept / _before(kept)).tolist()}
+        scheduler: Any = (
+            DDIMScheduler(**process, clip_sample=False)
+            if sampler == "ddim"
+            else DDPMScheduler(**process, clip_sample=False, variance_type="learned_range")
+        )
+        scheduler.set_timesteps(steps)
+        x, sources = noise, None if generators is None else list(generators)
+        for place, step in zip(places.tolist(), scheduler.timesteps, strict=True):
+            out = net(x, torch.full(x.shape[:1], place / self.STEPS, device=x.device), labels).float()
+            if sampler == "ddim":
+                out = out[:, : x.shape[1]]  # it has no use for the variance
+            x = scheduler.step(out, step, x, generator=sources).prev_sample
+            yield x
+
+    def _at(self, t: Tensor, tables: Tensor) -> Tensor:
+        """(K, 1000) -> (K, B, 1, 1, 1): the tables at times t."""
+        return tables.to(t.device)[:, (t * self.STEPS).round().long(), None, None, None]
+
+
+def check_steps(objective: Objective, key: str, steps: int) -> None:
+    """Raises UsageError if no sampler of `objective` goes in so many steps; `key` is what the user calls them."""
+    most = objective.most_steps
+    possible = 1 <= steps <= (most or steps)
+    require(possible, f"{key}={steps}: expected at least 1{'' if most is None else f', and at most {most}'}")
+
+
+def build(name: str, outputs: int, **section: Any) -> Objective:
+    """The objective of a config's section `objective`."""
+    known: dict[str, Callable[..., Objective]] = {"flow": Flow, "ddpm": DDPM}
+    require(name in known, f"objective.name={name}: choose from {', '.join(known)}")
+    objective = known[name](**section)
+    require(outputs == objective.outputs, f"objective.outputs={outputs}: {name} has {objective.outputs}")
+    return objective
+
+
+def _before(kept: Tensor) -> Tensor:
+    """`kept` of the step before each; all is kept before the first."""
+    return F.pad(kept[:-1], (1, 0), value=1.0)

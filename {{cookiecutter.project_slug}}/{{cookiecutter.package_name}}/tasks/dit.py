@@ -1,0 +1,165 @@
+"""Image generation: noise becomes images of a class."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from ..callbacks.quality import Quality
+from ..callbacks.samples import Samples
+from ..config import plain
+from ..data.sampling import rank_and_world
+from ..errors import require
+from ..models import dit_objectives
+from ..models.dit_objectives import Objective, check_steps
+from ..models.dit_sampling import draws, generate
+from ..seeding import mix
+from .base import Task
+from .mean import Mean
+
+BINS = ("t_00-25", "t_25-50", "t_50-75", "t_75-100")  # of time, in hundredths
+GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, are spread evenly however many they are
+
+
+class DiTTask(Task):
+    """The objective's loss on images (B, C, H, W) and their classes (B,).
+
+    Noise and time of a sample follow from the seed, the epoch and its place in it; in validation and test, from its
+    place alone. So they are the same however the samples are divided into batches and devices. The loss is logged by
+    quarters of time too, as `loss_by_time/<stage>_<quarter>`.
+
+    Args:
+        shape: (C, H, W).
+        num_classes: the label of no class.
+        label_dropout: share of the samples that are trained on without their class.
+        callbacks: for training and evaluation.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        objective: Objective,
+        shape: Sequence[int],
+        num_classes: int,
+        label_dropout: float,
+        callbacks: Sequence[L.Callback] = (),
+        **base: Any,
+    ) -> None:
+        super().__init__(net, **base)
+        require(0 <= label_dropout < 1, f"task.label_dropout={label_dropout}: expected 0 or more, and less than 1")
+        self.objective, self.shape, self.num_classes = objective, tuple(shape), num_classes
+        self.label_dropout, self.callbacks = label_dropout, callbacks
+        self._by_time = nn.ModuleDict({stage: Mean(len(BINS)) for stage in ("val", "test")})
+
+    def net_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        images, classes = batch
+        t, noise = self._evenly(images, self._places(len(images)))
+        return self.objective.noisy(images, t, noise), t, classes
+
+    def on_fit_start(self) -> None:
+        batch_norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.net.modules())
+        if batch_norms and self.label_dropout and self.trainer.is_global_zero:
+            print("norm=bn: its statistics mix samples with and without their class; guidance then starts from neither")
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, classes = batch
+        seeds = [mix(self.seed, self.current_epoch, place) for place in self._places(len(images), batch_idx)]
+        uniform, noise = draws(seeds, images.shape[1:], images.device)
+        t = self.objective.times(uniform[:, 0])
+        labels = torch.where(uniform[:, 1] < self.label_dropout, self.num_classes, classes)
+        losses = self.objective.loss(self.net, images, labels, t, noise)
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            sums, numbers = by_quarters(losses.detach(), t)
+            self.log_dict(_tags("train", sums / numbers))
+        loss = losses.mean()
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def evaluate_batch(self, stage: str, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        images, classes = batch
+        t, noise = self._evenly(images, self._places(len(images), batch_idx))
+        losses = self.objective.loss(self.eval_net, images, classes, t, noise)
+        self.mean_loss(stage).update(losses.sum(), len(losses))
+        self._by_time[stage].update(*by_quarters(losses, t))  # type: ignore[operator]
+        self.log(f"{stage}/loss", self.mean_loss(stage), prog_bar=True)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_by_time("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_by_time("test")
+
+    def generate(self, labels: Sequence[int], seeds: Sequence[int], steps: int, **how: Any) -> Iterator[Tensor]:
+        """Samples of `eval_net` as `models/dit_sampling.generate` draws them, in batches like those of the data."""
+        size = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        how = {"sampler": self.objective.samplers[0], "batch_size": size, **how}
+        return generate(self.eval_net, self.objective, labels, seeds, self.shape, self.num_classes, steps, **how)
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        return list(self.callbacks)
+
+    def _places(self, number: int, batch_idx: int = 0) -> Sequence[int]:
+        """Of a batch's samples in the epoch, all devices together, which take turns."""
+        rank, world = rank_and_world(self._trainer)
+        first = batch_idx * self.trainer.datamodule.batch_size if batch_idx else 0  # type: ignore[attr-defined]
+        return range(first * world + rank, (first + number) * world, world)
+
+    def _evenly(self, images: Tensor, places: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Times and noise of evaluation."""
+        _, noise = draws([mix(self.seed, place) for place in places], images.shape[1:], images.device)
+        spread = torch.tensor([place * GOLDEN % 1.0 for place in places], dtype=torch.float32, device=images.device)
+        return self.objective.times(spread), noise
+
+    def _log_by_time(self, stage: str) -> None:
+        mean = cast(Mean, self._by_time[stage])
+        self.log_dict(_tags(stage, mean.compute()))
+        mean.reset()
+
+
+def by_quarters(losses: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of the losses (B,) whose times (B,) are in each quarter of 0..1, and their numbers: (4,) each."""
+    quarter = (t * len(BINS)).long().clamp(max=len(BINS) - 1)
+    both = torch.stack((losses, torch.ones_like(losses)))
+    sums, numbers = both.new_zeros(2, len(BINS)).index_add(1, quarter, both)  # without a wait for the device
+    return sums, numbers
+
+
+def _tags(stage: str, means: Tensor) -> dict[str, Tensor]:
+    return {f"loss_by_time/{stage}_{name}": mean for name, mean in zip(BINS, means, strict=True)}
+
+
+def build(net: nn.Module, cfg: DictConfig, **base: Any) -> DiTTask:
+    """The task of `cfg`, whose model was made for the data's images and classes."""
+    mixup = plain(cfg.data).get("mixup", {})
+    mixed = mixup.get("mixup_alpha") or mixup.get("cutmix_alpha")
+    require(not mixed, "data.mixup: a DiT wants one class an image; set mixup_alpha=0 and cutmix_alpha=0")
+    objective = dit_objectives.build(**plain(cfg)["objective"])
+    pixels = import_module(f"..data.{cfg.data.module}_pixels", __package__).pixels(plain(cfg.data))
+    for key in ("quality", "samples"):
+        check_steps(objective, f"task.{key}.steps", cfg.task[key].steps)
+    quality = Quality(pixels, **plain(cfg.task)["quality"], cache=_cache(cfg))
+    monitors = ["val/loss", *([f"val/{quality.name}"] if quality.n and quality.validate else [])]
+    monitor, mode = cfg.task.monitor, cfg.task.monitor_mode
+    choice = " or ".join(f"{name} (min)" for name in monitors)
+    known = monitor in monitors and mode == "min"
+    require(known, f"task.monitor={monitor}, task.monitor_mode={mode}: choose {choice}")
+    callbacks = [quality, Samples(pixels, **plain(cfg.task)["samples"])]
+    shape = cfg.data.in_chans, cfg.data.img_size, cfg.data.img_size
+    label_dropout = cfg.task.label_dropout
+    return DiTTask(net, objective, shape, cfg.model.num_classes, label_dropout, callbacks=callbacks, **base)
+
+
+def _cache(cfg: DictConfig) -> Path:
+    """Where the statistics of these training images are kept, by all that they depend on but the files themselves."""
+    aside = ("augment", "batch_size", "download", "hflip", "mixup", "pin_memory", "total_batch_size", "workers")
+    settings = {key: value for key, value in plain(cfg.data).items() if key not in aside}
+    quality = plain(cfg.task)["quality"]
+    text = json.dumps([settings, quality["features"], quality["weights"]], sort_keys=True)
+    return Path(cfg.runs) / ".statistics" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.pt"
