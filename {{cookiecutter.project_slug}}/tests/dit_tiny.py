@@ -15,12 +15,13 @@ TINY = Tiny(
             "data.test_fraction=0.05",
         ),
         *("task.quality.n=24", "task.quality.steps=2", "task.samples.n=10", "task.samples.steps=2"),
-        *("trainer.max_steps=-1", "trainer.val_every_n_steps=0"),
+        *("trainer.max_steps=-1", "trainer.val_every_n_steps=0", "optim.lr=1.0e-3"),
     ],
     norms=["blocks.0.attn_norm", "blocks.0.ffn_norm", "blocks.1.attn_norm", "blocks.1.ffn_norm", "norm"],
     metrics={"loss", "fd_24", "asked_class"},
-    training=["trainer.limit_train_batches=20", "trainer.max_epochs=3"],
+    training=["trainer.limit_train_batches=20", "trainer.max_epochs=3", "optim.lr=4.0e-3"],
     learned=0.9,  # of a little more than 1, for predicting the mean velocity
+    files={"samples.png", "trajectory.png"},
     refusals=[
         (["model.patch_size=3"], "model.patch_size=3: it does not divide the image size 8"),
         (["model.init=normal"], "model.init=normal: choose fan_in or dit"),

@@ -33,6 +33,7 @@ class Tiny:
     training: list[str]  # overrides under which every norm learns
     learned: float  # the validation loss that is then surely below
     unit: str = "samples"  # what throughput counts
+    files: set[str] = field(default_factory=set)  # that its run directory holds besides those of every family
     random: list[str] = field(default_factory=list)  # overrides under which training draws random numbers
     refusals: list[tuple[list[str], str]] = field(default_factory=list)  # overrides of the whole recipe, and the answer
 

@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import Tensor
 
+import evaluate
 from {{cookiecutter.package_name}} import fit
 from {{cookiecutter.package_name}}.build import build_data
 from {{cookiecutter.package_name}}.callbacks import quality_features
@@ -54,7 +55,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, images: Tensor, classes: Tensor) -> l
     """Lets the net draw `images`, whatever it is asked for; returns what was asked."""
     asked: list[tuple[list[int], list[int]]] = []
 
-    def generate(task: DiTTask, labels: list[int], seeds: list[int], steps: int) -> Any:
+    def generate(task: DiTTask, labels: list[int], seeds: list[int], **how: Any) -> Any:
         asked.append((labels, seeds))
         rows = [int((classes == label).nonzero()[number // 10]) for number, label in enumerate(labels)]
         return iter((images[rows] * 2 - 1).reshape(-1, 1, 8, 8).split(7))
@@ -101,6 +102,16 @@ def test_evaluate_measures_them_too(start: Start, tmp_path: Path) -> None:
     again = fit.evaluate(cfg, file, "test")
     for tag in ("test/fd_24", "test/asked_class", "test/loss"):
         assert again[tag] == pytest.approx(values[tag], rel=1e-4), "whatever the batch"
+
+
+def test_a_run_is_measured_again_in_another_way(start: Start) -> None:
+    run, values = start("trainer.max_epochs=1")
+    ways = [[], ["task.quality.sampler=heun"], ["task.quality.guidance=3"], ["task.quality.steps=4"]]
+    ways += [["task.quality.guidance=3", "task.quality.interval=[0.6,0.9]"]]  # where none of two steps begins
+    distances = [evaluate.main([f"checkpoint={run}", *way])["test/fd_24"] for way in ways]
+    assert distances[0] == distances[4] == pytest.approx(values["test/fd_24"])
+    assert len(set(distances)) == 4
+    assert "test/fd_30" in evaluate.main([f"checkpoint={run}", "task.quality.n=30"])
 
 
 def test_off_and_not_after_validations(start: Start) -> None:
@@ -169,3 +180,5 @@ def test_refusals(tmp_path: Path) -> None:
         make_features("pixels", "", 3 * 224 * 224)
     with pytest.raises(UsageError, match="classifier=knn: choose from svm, none"):
         Quality(lambda x: x, n=4, classifier="knn")
+    with pytest.raises(UsageError, match=r"interval=\[1.0, 0.5\]: expected two rising numbers"):
+        Quality(lambda x: x, n=4, interval=[1.0, 0.5])

@@ -44,7 +44,7 @@ def test_a_run_directory_holds_everything(start: Start, tiny: Tiny) -> None:
     run, values = start("norm=derf")
     assert run.name == f"{tiny.family}-derf-1"
     assert {path.name for path in run.iterdir() if "tfevents" not in path.name} == {
-        *("config.yaml", "metrics.csv", "summary.json", "alpha.png", "checkpoints"),
+        *("config.yaml", "metrics.csv", "summary.json", "alpha.png", "checkpoints", *tiny.files),
     }
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 

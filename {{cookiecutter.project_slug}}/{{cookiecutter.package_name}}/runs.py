@@ -23,7 +23,7 @@ RUN_DIR = "DYT_RUN_DIR"  # tells the other ranks, which Lightning starts with th
 # What may change when a run goes on, and when it is measured again; the rest is what it is.
 MACHINE = ("data.batch_size", "data.download", "data.pin_memory", "data.root", "data.workers", "trainer")
 RESUMABLE = ("resume", "compile", "logger", "monitor", "save_every_n_steps", *MACHINE)
-EVALUABLE = ("compile", "data", "trainer")
+EVALUABLE = ("compile", "data", "task", "trainer")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ Pixels = Callable[[Tensor], Tensor]
 
 
 class Quality(L.Callback):
-    """After validation and test, of `n` images that the averaged net draws without guidance, of all classes in turn:
+    """After validation and test, of `n` images that the averaged net draws, of all classes in turn:
 
     `<stage>/fd_<n>`: the Fréchet distance of their features to those of the training images (Heusel et al. 2017, arXiv
     1706.08500), `fid_<n>` if the features are Inception's. Any distance falls with n: compare at the same n.
@@ -37,7 +37,9 @@ class Quality(L.Callback):
     Args:
         pixels: what the net works on (B, C, H, W) -> pixels (B, 1 or 3, H', W') in 0..1.
         n: images; 0: nothing is measured.
-        steps: of the objective's sampler.
+        steps: of the sampler.
+        sampler: one of the objective's; empty: its first.
+        guidance, interval: see `models/dit_sampling.Guided`.
         validate: after validations too, not after the test alone.
         features: "pixels", "inception", or the name of a timm model.
         weights: file with the weights of the latter two; empty: the libraries fetch theirs.
@@ -51,6 +53,9 @@ class Quality(L.Callback):
         pixels: Pixels,
         n: int = 0,
         steps: int = 50,
+        sampler: str = "",
+        guidance: float = 1.0,
+        interval: Sequence[float] = (0.0, 1.0),
         validate: bool = True,
         features: str = "pixels",
         weights: str = "",
@@ -61,7 +66,12 @@ class Quality(L.Callback):
         require(n == 0 or n >= 2, f"task.quality.n={n}: expected 2 or more, or 0 (off)")
         known = classifier in CLASSIFIERS
         require(known, f"task.quality.classifier={classifier}: choose from {', '.join(CLASSIFIERS)}")
-        self.pixels, self.n, self.steps, self.validate = pixels, n, steps, validate
+        rising = len(interval) == 2 and 0 <= interval[0] < interval[1] <= 1
+        require(rising, f"task.quality.interval={list(interval)}: expected two rising numbers from 0 to 1")
+        require(guidance >= 0, f"task.quality.guidance={guidance}: expected 0 or more")
+        self.pixels, self.n, self.validate = pixels, n, validate
+        self.how = {"steps": steps, "guidance": guidance, "interval": tuple(interval)}
+        self.how |= {"sampler": sampler} if sampler else {}
         self.features, self.weights, self.real, self.cache = features, weights, real, cache
         self.classifier = classifier
         self.extractor = make_features(features, weights) if n and features != "pixels" else None
@@ -93,7 +103,7 @@ class Quality(L.Callback):
         seeds = [mix(task.seed, STAGES[stage], place) for place in places]
         drawn = 0
         with trainer.strategy.precision_plugin.forward_context():
-            for samples in task.generate(labels, seeds, self.steps):
+            for samples in task.generate(labels, seeds, **self.how):
                 wanted = [place < self.n for place in places[drawn : drawn + len(samples)]]
                 asked = labels[drawn : drawn + sum(wanted)]
                 drawn += len(samples)

@@ -60,6 +60,12 @@ class DataModule(L.LightningDataModule):
         """What makes a batch of a split's samples."""
         return default_collate
 
+    def places(self, number: int, batch_idx: int) -> range:
+        """Of a batch's samples in the epoch, or in the split, over all devices, which take turns."""
+        rank, world = rank_and_world(self.trainer)
+        first = batch_idx * self.batch_size
+        return range(first * world + rank, (first + number) * world, world)
+
     def check_trainable(self, batches: int = 1) -> None:
         """Refuses to train on fewer samples than one optimiser step takes; evaluation needs no check.
 

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import torch
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 from ..callbacks.quality import Quality
 from ..callbacks.samples import Samples
 from ..config import plain
-from ..data.sampling import rank_and_world
 from ..errors import require
 from ..models import dit_objectives
 from ..models.dit_objectives import Objective, check_steps
@@ -32,8 +32,8 @@ class DiTTask(Task):
     """The objective's loss on images (B, C, H, W) and their classes (B,).
 
     Noise and time of a sample follow from the seed, the epoch and its place in it; in validation and test, from its
-    place alone. So they are the same however the samples are divided into batches and devices. The loss is logged by
-    quarters of time too, as `loss_by_time/<stage>_<quarter>`.
+    place alone. So they are the same however the samples are divided into batches and devices. Curves of the loss by
+    quarters of time are `loss_by_time/<stage>_<quarter>`: in training of all samples since they were last logged.
 
     Args:
         shape: (C, H, W).
@@ -56,7 +56,9 @@ class DiTTask(Task):
         require(0 <= label_dropout < 1, f"task.label_dropout={label_dropout}: expected 0 or more, and less than 1")
         self.objective, self.shape, self.num_classes = objective, tuple(shape), num_classes
         self.label_dropout, self.callbacks = label_dropout, callbacks
-        self._by_time = nn.ModuleDict({stage: Mean(len(BINS)) for stage in ("val", "test")})
+        self._by_time = Mean(len(BINS))  # of a validation
+        # Of training: sums of losses and their numbers, in the steps since they were logged, and in the one at hand.
+        self._quarters = self._step_quarters = torch.zeros(2, len(BINS))
 
     def net_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         images, classes = batch
@@ -75,41 +77,55 @@ class DiTTask(Task):
         t = self.objective.times(uniform[:, 0])
         labels = torch.where(uniform[:, 1] < self.label_dropout, self.num_classes, classes)
         losses = self.objective.loss(self.net, images, labels, t, noise)
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            sums, numbers = by_quarters(losses.detach(), t)
-            self.log_dict(_tags("train", sums / numbers))
+        self._step_quarters = self._step_quarters.to(losses.device) + by_quarters(losses.detach(), t)
         loss = losses.mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        super().on_before_optimizer_step(optimizer)
+        self._quarters = self._quarters.to(self.device) + self._step_quarters
+        self._step_quarters = torch.zeros(2, len(BINS))
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            sums, numbers = self.trainer.strategy.reduce(self._quarters, reduce_op="sum").tolist()
+            self._log_by_time("train", sums, numbers)
+            self._quarters = torch.zeros(2, len(BINS))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["quarters"] = self._quarters.tolist()  # a step that is broken off is taken again
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._quarters = torch.tensor(checkpoint["quarters"])
 
     def evaluate_batch(self, stage: str, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, classes = batch
         t, noise = self._evenly(images, self._places(len(images), batch_idx))
         losses = self.objective.loss(self.eval_net, images, classes, t, noise)
         self.mean_loss(stage).update(losses.sum(), len(losses))
-        self._by_time[stage].update(*by_quarters(losses, t))  # type: ignore[operator]
+        if stage == "val":
+            sums, numbers = by_quarters(losses, t)
+            self._by_time.update(sums, numbers)
         self.log(f"{stage}/loss", self.mean_loss(stage), prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_by_time("val")
+        means = self._by_time.compute().tolist()  # over all devices
+        self._by_time.reset()
+        self._log_by_time("val", means, [0 if math.isnan(mean) else 1 for mean in means])
 
-    def on_test_epoch_end(self) -> None:
-        self._log_by_time("test")
-
-    def generate(self, labels: Sequence[int], seeds: Sequence[int], steps: int, **how: Any) -> Iterator[Tensor]:
+    def generate(self, labels: Sequence[int], seeds: Sequence[int], **how: Any) -> Iterator[Tensor]:
         """Samples of `eval_net` as `models/dit_sampling.generate` draws them, in batches like those of the data."""
         size = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
         how = {"sampler": self.objective.samplers[0], "batch_size": size, **how}
-        return generate(self.eval_net, self.objective, labels, seeds, self.shape, self.num_classes, steps, **how)
+        return generate(self.eval_net, self.objective, labels, seeds, self.shape, self.num_classes, **how)
 
     def configure_callbacks(self) -> list[L.Callback]:
         return list(self.callbacks)
 
     def _places(self, number: int, batch_idx: int = 0) -> Sequence[int]:
-        """Of a batch's samples in the epoch, all devices together, which take turns."""
-        rank, world = rank_and_world(self._trainer)
-        first = batch_idx * self.trainer.datamodule.batch_size if batch_idx else 0  # type: ignore[attr-defined]
-        return range(first * world + rank, (first + number) * world, world)
+        """Of a batch's samples among all; of the first batch without a trainer."""
+        if self._trainer is None:
+            return range(number)
+        return self.trainer.datamodule.places(number, batch_idx)  # type: ignore[attr-defined]
 
     def _evenly(self, images: Tensor, places: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Times and noise of evaluation."""
@@ -117,22 +133,19 @@ class DiTTask(Task):
         spread = torch.tensor([place * GOLDEN % 1.0 for place in places], dtype=torch.float32, device=images.device)
         return self.objective.times(spread), noise
 
-    def _log_by_time(self, stage: str) -> None:
-        mean = cast(Mean, self._by_time[stage])
-        self.log_dict(_tags(stage, mean.compute()))
-        mean.reset()
+    def _log_by_time(self, stage: str, sums: Sequence[float], numbers: Sequence[float]) -> None:
+        """Curves alone, of the quarters that had samples."""
+        quarters = zip(BINS, sums, numbers, strict=True)
+        means = {f"loss_by_time/{stage}_{name}": total / number for name, total, number in quarters if number}
+        for logger in self.trainer.loggers:
+            logger.log_metrics(means, self.trainer.global_step)
 
 
-def by_quarters(losses: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of the losses (B,) whose times (B,) are in each quarter of 0..1, and their numbers: (4,) each."""
+def by_quarters(losses: Tensor, t: Tensor) -> Tensor:
+    """Sums of the losses (B,) whose times (B,) are in each quarter of 0..1, and their numbers: (2, 4)."""
     quarter = (t * len(BINS)).long().clamp(max=len(BINS) - 1)
     both = torch.stack((losses, torch.ones_like(losses)))
-    sums, numbers = both.new_zeros(2, len(BINS)).index_add(1, quarter, both)  # without a wait for the device
-    return sums, numbers
-
-
-def _tags(stage: str, means: Tensor) -> dict[str, Tensor]:
-    return {f"loss_by_time/{stage}_{name}": mean for name, mean in zip(BINS, means, strict=True)}
+    return both.new_zeros(2, len(BINS)).index_add(1, quarter, both)  # without a wait for the device
 
 
 def build(net: nn.Module, cfg: DictConfig, **base: Any) -> DiTTask:
@@ -144,6 +157,9 @@ def build(net: nn.Module, cfg: DictConfig, **base: Any) -> DiTTask:
     pixels = import_module(f"..data.{cfg.data.module}_pixels", __package__).pixels(plain(cfg.data))
     for key in ("quality", "samples"):
         check_steps(objective, f"task.{key}.steps", cfg.task[key].steps)
+    sampler = cfg.task.quality.sampler
+    known = sampler in ("", *objective.samplers)
+    require(known, f"task.quality.sampler={sampler}: choose {' or '.join(objective.samplers)}")
     quality = Quality(pixels, **plain(cfg.task)["quality"], cache=_cache(cfg))
     monitors = ["val/loss", *([f"val/{quality.name}"] if quality.n and quality.validate else [])]
     monitor, mode = cfg.task.monitor, cfg.task.monitor_mode
