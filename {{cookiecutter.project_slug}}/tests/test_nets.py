@@ -1,6 +1,5 @@
 """Networks from a config, and where and how they compute."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -57,6 +56,9 @@ def test_precision(precision: str | int | None, weights: torch.dtype, autocast: 
 def test_devices() -> None:
     assert find_device("cpu").type == "cpu"
     assert (find_device("auto").type == "cpu") == (not torch.accelerator.is_available())
-    for name in ("abacus", "cuda:99", "cpu:x"):
-        with pytest.raises(UsageError, match=re.escape(f"device={name}: PyTorch finds no such device here")):
+    for name in ("abacus", "cuda:99", "cpu:x", "hpu", "ipu", "mtia", ""):
+        with pytest.raises(UsageError) as refusal:
             find_device(name)
+        assert str(refusal.value) == f"device={name}: PyTorch finds no such device here; auto takes what there is"
+    with pytest.raises(UsageError, match=r"^device=meta: it computes nothing; auto takes what there is$"):
+        find_device("meta")

@@ -205,7 +205,9 @@ def test_an_image_that_cannot_be_read_is_named_and_the_rest_is_kept(images, tmp_
         ({"val_fraction": 1.0}, "val_fraction=1.0: expected 0 or more, and less than 1"),
         ({"split_seed": -1}, "split_seed=-1: expected a whole number from 0"),
         ({"workers": 2000}, "workers=2000: expected 0 (one per CPU) to 1024"),
-        ({"device": "toaster"}, "device=toaster: PyTorch cannot use it here"),
+        ({"device": "toaster"}, "device=toaster: PyTorch finds no such device here; auto takes what there is"),
+        ({"device": "hpu"}, "device=hpu: PyTorch finds no such device here"),
+        ({"device": "meta"}, "device=meta: it computes nothing"),
     ],
 )
 def test_values_that_cannot_be_are_refused_and_leave_nothing(images, tmp_path, vae, options, words):

@@ -106,7 +106,7 @@ def test_evaluate_measures_them_too(start: Start, tmp_path: Path) -> None:
 
 def test_a_run_is_measured_again_in_another_way(start: Start) -> None:
     run, values = start("trainer.max_epochs=1")
-    ways = [[], ["task.quality.sampler=heun"], ["task.quality.guidance=3"], ["task.quality.steps=4"]]
+    ways = [[], ["task.quality.sampler=euler"], ["task.quality.guidance=3"], ["task.quality.steps=4"]]
     ways += [["task.quality.guidance=3", "task.quality.interval=[0.6,0.9]"]]  # where none of two steps begins
     distances = [evaluate.main([f"checkpoint={run}", *way])["test/fd_24"] for way in ways]
     assert distances[0] == distances[4] == pytest.approx(values["test/fd_24"])
@@ -128,7 +128,7 @@ def weights(tmp_path: Path) -> str:
 
 
 def test_features_of_a_timm_model(weights: str) -> None:
-    features = make_features("test_vit", weights)
+    features = make_features("test_vit", weights, 0)
     assert isinstance(features, quality_features.TimmFeatures)
     net = timm.create_model("test_vit", checkpoint_path=weights).eval()
     images = torch.rand(3, 3, *features.size)
@@ -141,7 +141,6 @@ def test_features_of_a_timm_model(weights: str) -> None:
 def test_statistics_of_real_images_are_kept(start: Start, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     forward = quality_features.TimmFeatures.forward
-    monkeypatch.setattr(quality_features.TimmFeatures, "size", (32, 32), raising=False)
 
     def count(features: quality_features.TimmFeatures, images: Tensor) -> Tensor:
         seen.append(len(images))
@@ -169,16 +168,60 @@ def test_moments_from_a_file(start: Start, tmp_path: Path, digits: dict[str, tup
     assert again["test/fd_24"] == pytest.approx(values["test/fd_24"], rel=1e-4)
 
 
+def test_features_that_are_more_than_timm_counts(tmp_path: Path) -> None:
+    """Of mobilenetv3, 1024 come out where num_features says 576."""
+    torch.save(timm.create_model("mobilenetv3_small_050").state_dict(), tmp_path / "net.pt")
+    features = make_features("mobilenetv3_small_050", str(tmp_path / "net.pt"), 0)
+    assert features(torch.rand(2, 1, 8, 8)).shape == (2, features.num_features)
+
+
+def test_half_a_file_of_statistics_is_measured_anew(start: Start, weights: str) -> None:
+    argv = ["task.quality.features=test_vit", f"task.quality.weights={weights}", "trainer.max_epochs=1"]
+    argv += ["trainer.limit_train_batches=1", "data.val_fraction=0.9", "task.quality.validate=false"]
+    run, first = start(*argv)
+    (kept,) = (run.parent / ".statistics").iterdir()
+    kept.write_bytes(kept.read_bytes()[:1000])
+    _, again = start(*argv)
+    assert again["test/fd_24"] == pytest.approx(first["test/fd_24"], rel=1e-5)
+
+
+def test_features_are_not_computed_in_the_nets_precision(
+    start: Start, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+    forward = quality_features.TimmFeatures.forward
+
+    def look(features: quality_features.TimmFeatures, images: Tensor) -> Tensor:
+        seen.add(torch.is_autocast_enabled("cpu"))
+        return forward(features, images)
+
+    monkeypatch.setattr(quality_features.TimmFeatures, "forward", look)
+    argv = ["task.quality.features=test_vit", f"task.quality.weights={weights}", "trainer.max_epochs=1"]
+    start(*argv, "trainer.limit_train_batches=1", "data.val_fraction=0.9", "trainer.precision=bf16-mixed")
+    assert seen == {False}
+
+
+def test_refusals_leave_no_run(start: Start, tmp_path: Path) -> None:
+    np.savez(tmp_path / "three.npz", mu=np.zeros(3), sigma=np.zeros((3, 3)))
+    for argv, words in [
+        ([f"task.quality.real={tmp_path / 'three.npz'}"], "it has 3 features, and those of pixels are 64"),
+        (["task.quality.guidance=2", "task.label_dropout=0.0"], "task.quality.guidance=2: it wants a net that has"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            start(*argv)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_refusals(tmp_path: Path) -> None:
     np.savez(tmp_path / "bad.npz", mu=np.zeros(3), sigma=np.zeros((2, 2)))
     for file in (tmp_path / "bad.npz", tmp_path / "none.npz"):
         with pytest.raises(UsageError, match="expected an npz file of mu"):
             read_moments(str(file))
     with pytest.raises(UsageError, match="there is no such file"):
-        make_features("inception", str(tmp_path / "none.pth"))
+        make_features("inception", str(tmp_path / "none.pth"), 0)
     with pytest.raises(UsageError, match="of 150528 pixels no covariance can be estimated"):
         make_features("pixels", "", 3 * 224 * 224)
     with pytest.raises(UsageError, match="classifier=knn: choose from svm, none"):
-        Quality(lambda x: x, n=4, classifier="knn")
+        Quality(lambda x: x, (1, 8, 8), n=4, classifier="knn")
     with pytest.raises(UsageError, match=r"interval=\[1.0, 0.5\]: expected two rising numbers"):
-        Quality(lambda x: x, n=4, interval=[1.0, 0.5])
+        Quality(lambda x: x, (1, 8, 8), n=4, interval=[1.0, 0.5])

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from .config import plain
-from .errors import UsageError
+from .errors import UsageError, require
 from .norms import make_norm
 from .runs import load_checkpoint
 
@@ -59,6 +59,8 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
-        return torch.empty(0, device=name).device
-    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        found = torch.empty(0, device=name).device
+    except (AssertionError, ImportError, RuntimeError) as error:  # by the kind of device
         raise UsageError(f"device={name}: PyTorch finds no such device here; auto takes what there is") from error
+    require(found.type != "meta", f"device={name}: it computes nothing; auto takes what there is")
+    return found

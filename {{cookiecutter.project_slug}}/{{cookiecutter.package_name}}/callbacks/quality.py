@@ -1,7 +1,8 @@
 """How good generated images are, in numbers: how far they are from the real ones, and whether they show their class."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from ..data.base import DataModule
+from ..data.prepared import replace
 from ..errors import require
 from ..seeding import mix
 from .quality_features import Classifier, make_features, read_moments
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 STATES = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
 STAGES = {"val": 1, "test": 2}  # whose samples come from other noise
 CLASSIFIERS = ("svm", "none")
+FEW = 20_000  # images at most, for the svm
 
 Pixels = Callable[[Tensor], Tensor]
 
@@ -36,6 +39,7 @@ class Quality(L.Callback):
 
     Args:
         pixels: what the net works on (B, C, H, W) -> pixels (B, 1 or 3, H', W') in 0..1.
+        shape: (C, H, W).
         n: images; 0: nothing is measured.
         steps: of the sampler.
         sampler: one of the objective's; empty: its first.
@@ -45,12 +49,16 @@ class Quality(L.Callback):
         weights: file with the weights of the latter two; empty: the libraries fetch theirs.
         real: an .npz file with `mu` and `sigma` of the features of real images; empty: the training images'.
         classifier: "svm" or "none".
-        cache: file in which the statistics of the training images are kept, unless they are pixels; None for nowhere.
+        cache: file in which the statistics of the training images are kept; None for nowhere.
+
+    Raises:
+        UsageError: a value out of range, features that cannot be loaded, or statistics of others.
     """
 
     def __init__(
         self,
         pixels: Pixels,
+        shape: Sequence[int],
         n: int = 0,
         steps: int = 50,
         sampler: str = "",
@@ -74,8 +82,14 @@ class Quality(L.Callback):
         self.how |= {"sampler": sampler} if sampler else {}
         self.features, self.weights, self.real, self.cache = features, weights, real, cache
         self.classifier = classifier
-        self.extractor = make_features(features, weights) if n and features != "pixels" else None
-        self.moments = read_moments(real) if n and real else None
+        if not n:
+            return
+        counted = pixels(torch.zeros(1, *shape)).numel() if features == "pixels" else 0
+        self.extractor = make_features(features, weights, counted)
+        self.moments = read_moments(real) if real else None
+        found, expected = len(self.moments[0]) if self.moments else 0, self.extractor.num_features
+        fits = found in (0, expected)
+        require(fits, f"task.quality.real={real}: it has {found} features, and those of {features} are {expected}")
         self._metric: FrechetInceptionDistance | None = None
         self._reader: Classifier | None = None
 
@@ -83,6 +97,11 @@ class Quality(L.Callback):
     def name(self) -> str:
         """Of the distance."""
         return f"{'fid' if self.features == 'inception' else 'fd'}_{self.n}"
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        number = trainer.datamodule.sizes["train"]  # type: ignore[attr-defined]
+        few = not self.n or self.classifier == "none" or number <= FEW
+        require(few, f"task.quality.classifier=svm: it is for small data, and these are {number} images; take none")
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.n and self.validate:
@@ -102,40 +121,44 @@ class Quality(L.Callback):
         labels = [place % classes for place in places]
         seeds = [mix(task.seed, STAGES[stage], place) for place in places]
         drawn = 0
-        with trainer.strategy.precision_plugin.forward_context():
-            for samples in task.generate(labels, seeds, **self.how):
-                wanted = [place < self.n for place in places[drawn : drawn + len(samples)]]
-                asked = labels[drawn : drawn + sum(wanted)]
-                drawn += len(samples)
-                images = self.pixels(samples[: sum(wanted)])
-                if len(images):
-                    metric.update(images.to(metric.device), real=False)
-                    right += self._reader.count(images, asked) if self._reader else 0
+        for samples in self._computed_as_trained(trainer, task.generate(labels, seeds, **self.how)):
+            wanted = sum(place < self.n for place in places[drawn : drawn + len(samples)])
+            asked = labels[drawn : drawn + wanted]
+            drawn += len(samples)
+            if wanted:
+                images = self.pixels(samples[:wanted])
+                metric.update(images.to(metric.device), real=False)
+                right += self._reader.count(images, asked) if self._reader else 0
         task.log(f"{stage}/{self.name}", metric.compute().float())
         metric.reset()
         if self._reader:
             share = torch.tensor(right / self.n, device=trainer.strategy.root_device)
             task.log(f"{stage}/asked_class", trainer.strategy.reduce(share, reduce_op="sum"), prog_bar=True)
 
+    def _computed_as_trained(self, trainer: L.Trainer, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+        """In the trainer's precision, which is that of the net and not of the features."""
+        while True:
+            with trainer.strategy.precision_plugin.forward_context():
+                samples = next(batches, None)
+            if samples is None:
+                return
+            yield samples
+
     def _prepare(self, trainer: L.Trainer) -> FrechetInceptionDistance:
         """The metric with the real images' statistics in it, and the classifier, on first use."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         originals = data.originals()
-        one = self.pixels(originals[0][0][None])
-        extractor = self.extractor or make_features("pixels", "", one[0].numel())
-        metric = FrechetInceptionDistance(extractor, reset_real_features=False)
+        metric = FrechetInceptionDistance(self.extractor, reset_real_features=False)
         device = trainer.strategy.root_device
         metric.to("cpu" if device.type == "mps" else device)  # which knows no float64
         if self.classifier == "svm":
             self._reader = Classifier(*_everything(originals, self.pixels))
         moments: Sequence[Tensor] | None = self.moments
-        if moments is None and self.cache is not None and self.features != "pixels" and self.cache.is_file():
-            moments = torch.load(self.cache, weights_only=True)
+        if moments is None:
+            # the first one looks: not all may see its disk, and those who measure wait for each other
+            moments = trainer.strategy.broadcast(self._kept() if trainer.is_global_zero else None)
         if moments is None:
             moments = self._measure_real(trainer, metric, data, originals)
-        fits = len(moments[0]) == extractor.num_features
-        number = extractor.num_features
-        require(fits, f"task.quality.real={self.real}: it has {len(moments[0])} features, and these are {number}")
         for name, value in zip(STATES, moments, strict=True):  # once among the devices, whose sums are added up
             state = getattr(metric, name)
             setattr(metric, name, (value if trainer.is_global_zero else torch.zeros_like(value)).to(state))
@@ -145,22 +168,26 @@ class Quality(L.Callback):
         self, trainer: L.Trainer, metric: FrechetInceptionDistance, data: DataModule, originals: Dataset[Any]
     ) -> tuple[Tensor, ...]:
         """Sums over the features of the training images, of which every device sees its share."""
-        mine = Subset(originals, range(trainer.global_rank, len(originals), trainer.world_size))  # type: ignore[arg-type]
-        for images, _ in DataLoader(mine, data.batch_size, num_workers=data.workers):
+        places = range(trainer.global_rank, data.sizes["train"], trainer.world_size)
+        for images, _ in DataLoader(Subset(originals, places), data.batch_size, num_workers=data.workers):
             metric.update(self.pixels(images.to(trainer.strategy.root_device)).to(metric.device), real=True)
         moments = tuple(
             trainer.strategy.reduce(getattr(metric, name).double(), reduce_op="sum").cpu() for name in STATES
         )
-        if self.cache is not None and self.features != "pixels" and trainer.is_global_zero:
+        if self.cache is not None and trainer.is_global_zero:
             self.cache.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(moments, self.cache)
+            replace(self.cache, lambda path: torch.save(moments, path))
         return moments
+
+    def _kept(self) -> tuple[Tensor, ...] | None:
+        """The statistics that an earlier run has measured, if the file is there and whole."""
+        try:
+            return None if self.cache is None else torch.load(self.cache, weights_only=True)
+        except (EOFError, OSError, RuntimeError, UnpicklingError):
+            return None
 
 
 def _everything(originals: Dataset[Any], pixels: Pixels) -> tuple[Tensor, Tensor]:
     """Pixels (N, C, H, W) and classes (N,) of all training images."""
-    number = len(originals)  # type: ignore[arg-type]
-    few = f"task.quality.classifier=svm: it is for small data, and these are {number} training images; take none"
-    require(number <= 20_000, few)
     batches = [(pixels(images), classes) for images, classes in DataLoader(originals, 256)]
     return torch.cat([images for images, _ in batches]), torch.cat([classes for _, classes in batches])

@@ -15,7 +15,13 @@ LEVELS = 16  # what a pixel counts to, as in the digits of UCI
 MOST = 4096  # features, whose covariance is still at hand
 
 
-class PixelFeatures(nn.Module):
+class Features(nn.Module):
+    """Images (B, 1 or 3, H, W) -> (B, num_features)."""
+
+    num_features: int
+
+
+class PixelFeatures(Features):
     """The pixels themselves, from 0 to 16."""
 
     def __init__(self, num_features: int) -> None:
@@ -26,7 +32,7 @@ class PixelFeatures(nn.Module):
         return LEVELS * images.flatten(1)
 
 
-class Inception(nn.Module):
+class Inception(Features):
     """The 2048 features of the FID's own Inception v3, from torch-fidelity."""
 
     num_features = 2048
@@ -41,7 +47,7 @@ class Inception(nn.Module):
         return self.net((255 * _in_colour(images)).round().byte())
 
 
-class TimmFeatures(nn.Module):
+class TimmFeatures(Features):
     """What a timm model has before its classifier, of images in its own size."""
 
     mean: Tensor
@@ -54,8 +60,10 @@ class TimmFeatures(nn.Module):
         net: Any = timm.create_model(name, pretrained=not weights, checkpoint_path=weights)
         net.reset_classifier(0)
         config = timm.data.resolve_model_data_config(net)
-        self.net, self.num_features = net, int(net.num_features)
+        self.net = net.eval()
         self.size: tuple[int, int] = config["input_size"][1:]
+        with torch.no_grad():
+            self.num_features = net(torch.zeros(1, 3, *self.size)).shape[1]  # some have a layer after what timm counts
         for key in ("mean", "std"):
             self.register_buffer(key, torch.tensor(config[key])[:, None, None], persistent=False)
 
@@ -77,7 +85,7 @@ class Classifier:
         return int((self.machine.predict(images.flatten(1).cpu().numpy()) == np.array(asked)).sum())
 
 
-def make_features(name: str, weights: str, pixels: int = 0) -> nn.Module:
+def make_features(name: str, weights: str, pixels: int) -> Features:
     """The features called `name`: "pixels", of which an image has `pixels`, "inception", or a timm model's.
 
     Raises:
@@ -90,13 +98,14 @@ def make_features(name: str, weights: str, pixels: int = 0) -> nn.Module:
         return PixelFeatures(pixels)
     require(not weights or Path(weights).is_file(), f"task.quality.weights={weights}: there is no such file")
     try:
-        net = Inception(weights) if name == "inception" else TimmFeatures(name, weights)
+        net: Features = Inception(weights) if name == "inception" else TimmFeatures(name, weights)
     except ModuleNotFoundError as error:
-        raise UsageError(f"{key}: it wants a library more: `uv pip install torch-fidelity`") from error
+        raise UsageError(f"{key}: it needs the package torch-fidelity: uv sync --extra fid") from error
     except Exception as error:  # of any kind, from three libraries and the network
         cause = " ".join(str(error).split())
         raise UsageError(f"{key}: it cannot be loaded ({type(error).__name__}: {cause})") from error
-    return net.eval().requires_grad_(False)
+    net.eval().requires_grad_(False)
+    return net
 
 
 def read_moments(file: str) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,3 +15,13 @@ def pixels(section: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
     """
     mean, std = (torch.tensor(list(section[key]), dtype=torch.float32)[:, None, None] for key in ("mean", "std"))
     return lambda images: (images.detach().float().cpu() * std + mean).clamp(0, 1)
+
+
+def shows_pixels(section: Mapping[str, Any]) -> bool:
+    """Whether `pixels` gives images; other kinds of data may have something else to look at."""
+    return True
+
+
+def identity(section: Mapping[str, Any]) -> str:
+    """Changes with what `pixels` gives of these data: here with nothing but their section of the config."""
+    return ""

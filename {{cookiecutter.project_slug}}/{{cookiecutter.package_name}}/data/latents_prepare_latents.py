@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from ..cpus import cpu_count
 from ..errors import UsageError, require
+from ..nets import find_device
 from ..options import Options
 from . import prepared
 from .images import ImageSet
@@ -168,7 +169,7 @@ def prepare_latents(
         _report(out, meta)
         return meta
 
-    encoder.net.to(_device(device))
+    encoder.net.to(find_device(device))
     splits = _splits(root, classes, val_fraction, split_seed)
     read_by = 0 if workers == 1 else workers or cpu_count()
     job = Job(encoder, splits, out, img_size, shard, batch_size, read_by)
@@ -201,17 +202,6 @@ def _checksum(splits: Mapping[str, Split]) -> str:
             digest.update(f"{name} {part.dtype} {part.shape}".encode())
             digest.update(part.tobytes())
     return digest.hexdigest()
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found or torch.device("cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (AssertionError, RuntimeError) as error:
-        problem = f"device={name}: PyTorch cannot use it here"
-        raise UsageError(f"{problem} ({str(error).splitlines()[0]}); auto takes what there is") from error
 
 
 def _finish(job: Job, classes: list[str], settings: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import hashlib
 import re
 import textwrap
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from torch import Tensor
 from ..errors import UsageError, require
 
 HUB_NAME = r"[\w.-]+/[\w.-]+"
-AT_A_TIME = 8  # images that are decoded together: each takes a gigabyte or so
+NEEDS = "needs the package diffusers: uv sync --extra latents"
+KINDS = ("*.json", "*.safetensors", "*.bin")
+AT_A_TIME = 8 * 256 * 256  # pixels that are decoded together: every 256 x 256 of them take a gigabyte or so
 
 
 class VAE:
@@ -34,13 +37,9 @@ class VAE:
     """
 
     def __init__(self, given: str, key: str) -> None:
-        folder = Path(given).expanduser()
-        local = bool(given) and folder.is_dir()
-        expected = "expected one with config.json and weights, or a name on the hub, as stabilityai/sd-vae-ft-ema is"
-        require(local or bool(re.fullmatch(HUB_NAME, given)), f"{key}={given}: there is no such folder; {expected}")
-        self.source = str(folder.resolve()) if local else given
-        subfolder = "vae" if local and (folder / "model_index.json").is_file() else None
-        self.net = _load(self.source, subfolder, f"{key}={given}")
+        check_vae(given, key)
+        self.source = str(_folder(given) or given)
+        self.net = _load(self.source, f"{key}={given}")
         config = self.net.config
         self.channels, self.factor = int(config.latent_channels), 2 ** (len(config.block_out_channels) - 1)
         self.scale, self.shift = float(config.scaling_factor), float(config.shift_factor or 0.0)
@@ -53,10 +52,20 @@ class VAE:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents as `encode` gives them (B, C, h, w) -> pixels (B, 3, H, W) in 0..1 on the CPU."""
-        self.net.to(latents.device)
-        with torch.autocast(latents.device.type, enabled=False):
-            parts = [self.net.decode(part.float()).sample.cpu() for part in latents.split(AT_A_TIME)]
+        """Latents as `encode` gives them (B, C, h, w) -> pixels (B, 3, H, W) in 0..1 on the CPU.
+
+        It is computed where the latents are; but once that was a GPU, the autoencoder stays there.
+        """
+        if latents.device.type != "cpu":
+            with torch.inference_mode(False):  # whose tensors could not move again outside of it
+                self.net.to(latents.device)
+        device = self.net.device
+        height, width = (side * self.factor for side in latents.shape[2:])
+        if not len(latents):
+            return torch.empty(0, 3, height, width)
+        with torch.autocast(device.type, enabled=False):
+            batches = latents.split(max(1, AT_A_TIME // (height * width)))
+            parts = [self.net.decode(batch.to(device).float()).sample.cpu() for batch in batches]
         return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
 
     def checksum(self) -> str:
@@ -68,20 +77,51 @@ class VAE:
         return digest.hexdigest()
 
 
-def _load(source: str, subfolder: str | None, given: str) -> Any:
+def check_vae(given: str, key: str) -> None:
+    """What can be said about an autoencoder without loading it or asking the hub.
+
+    Raises:
+        UsageError: diffusers, or the folder, is not there.
+    """
+    expected = "expected one with config.json and weights, or a name on the hub, as stabilityai/sd-vae-ft-ema is"
+    folder = _folder(given)
+    known = folder is not None or bool(re.fullmatch(HUB_NAME, given))
+    require(known, f"{key}={given}: there is no such folder; {expected}")
+    complete = folder is None or (folder / "config.json").is_file()
+    require(complete, f"{key}={given}: the folder has no config.json; {expected}")
+    require(find_spec("diffusers") is not None, f"{key}={given} {NEEDS}")
+
+
+def fingerprint(given: str) -> str:
+    """Changes with the name or the files of an autoencoder; what the hub has under a name is taken to stay."""
+    folder = _folder(given)
+    if folder is None:
+        return given
+    files = sorted(file for kind in KINDS for file in folder.glob(kind))
+    return repr([str(folder), *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)])
+
+
+def _folder(given: str) -> Path | None:
+    """Where the autoencoder's files are; None: it is no folder."""
+    folder = Path(given).expanduser()
+    if not given or not folder.is_dir():
+        return None
+    return (folder / "vae" if (folder / "model_index.json").is_file() else folder).resolve()
+
+
+def _load(source: str, given: str) -> Any:
     try:
         from diffusers import AutoencoderKL
         from diffusers.utils import logging
     except ImportError as error:
-        raise UsageError(f"{given} needs the package diffusers: uv sync --extra latents") from error
+        raise UsageError(f"{given} {NEEDS}") from error
     level = logging.get_verbosity()
     logging.set_verbosity(logging.CRITICAL)  # what goes wrong is said below, in one line
-    options = {} if subfolder is None else {"subfolder": subfolder}
+    how: dict[str, Any] = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False, "output_loading_info": True}
     try:
-        with warnings.catch_warnings(action="ignore"):
-            net, report = AutoencoderKL.from_pretrained(
-                source, low_cpu_mem_usage=False, output_loading_info=True, **options
-            )
+        # In the midst of a validation it must take none of its random numbers, nor become a part of its inference mode.
+        with warnings.catch_warnings(action="ignore"), torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+            net, report = AutoencoderKL.from_pretrained(source, **how)
     except Exception as error:  # of many classes, some of them the network's
         cause = textwrap.shorten(str(error), 240, placeholder=" ...")
         raise UsageError(f"{given}: diffusers cannot load an AutoencoderKL from it: {cause}") from error

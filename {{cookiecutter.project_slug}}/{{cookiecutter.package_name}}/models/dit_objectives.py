@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
-from torch.special import log_ndtr, ndtr
+from torch.special import ndtr
 
 from ..errors import require
 
@@ -64,7 +64,7 @@ class Flow:
     """
 
     outputs = 1
-    samplers: tuple[str, ...] = ("euler", "heun")
+    samplers: tuple[str, ...] = ("heun", "euler")
     most_steps: int | None = None
     NEAREST = 0.05  # of 1 - t, which data prediction divides by
 
@@ -80,8 +80,8 @@ class Flow:
     def times(self, uniform: Tensor) -> Tensor:
         if self.time == "uniform":
             return uniform
-        inside = uniform.clamp(1e-6, 1 - 1e-6)
-        return torch.sigmoid(self.time_mean + self.time_std * torch.special.ndtri(inside))
+        quantiles = 2**0.5 * torch.erfinv(2 * uniform.clamp(1e-6, 1 - 1e-6) - 1)  # of a normal number
+        return torch.sigmoid(self.time_mean + self.time_std * quantiles)
 
     def progress(self, t: float) -> float:
         return t
@@ -91,14 +91,17 @@ class Flow:
         return (1 - t) * noise + t * x
 
     def loss(self, net: Net, x: Tensor, labels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        velocity = self.velocity(net, self.noisy(x, t, noise), t, labels)
-        return (velocity - (x - noise)).square().flatten(1).mean(1)
+        x_t = self.noisy(x, t, noise)
+        target = x - noise if self.prediction == "velocity" else self.towards(x, x_t, t)
+        return (self.velocity(net, x_t, t, labels) - target).square().flatten(1).mean(1)
 
     def velocity(self, net: Net, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         out = net(x_t, t, labels).float()
-        if self.prediction == "velocity":
-            return out
-        return (out - x_t) / (1 - t).clamp(min=self.NEAREST)[:, None, None, None]
+        return out if self.prediction == "velocity" else self.towards(out, x_t, t)
+
+    def towards(self, x: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The velocity at x_t that leads to x; it is bounded in the last twentieth of the way."""
+        return (x - x_t) / (1 - t).clamp(min=self.NEAREST)[:, None, None, None]
 
     def path(
         self,
@@ -106,10 +109,10 @@ class Flow:
         noise: Tensor,
         labels: Tensor,
         steps: int,
-        sampler: str = "euler",
+        sampler: str = "heun",
         generators: Sequence[Generator] | None = None,
     ) -> Iterator[Tensor]:
-        """Euler's or Heun's steps along the velocity, of one length; each of Heun's but the last asks the net twice."""
+        """Heun's or Euler's steps along the velocity, of one length; each of Heun's but the last asks the net twice."""
         x = noise
         for step in range(steps):
             t, then = (torch.full(x.shape[:1], place / steps, device=x.device) for place in (step, step + 1))
@@ -175,9 +178,9 @@ class DDPM:
         distance = (low - log_variance).exp() - 1 - (low - log_variance) + off.square() * (-log_variance).exp()
         per_std = (-log_variance / 2).exp()
         inside = ndtr((self.HALF - off.abs()) * per_std) - ndtr((-self.HALF - off.abs()) * per_std)
+        inside = torch.where(x < -0.999, ndtr((self.HALF + off) * per_std), inside)  # the outermost levels have no end
+        inside = torch.where(x > 0.999, ndtr((self.HALF - off) * per_std), inside)
         likelihood = inside.clamp(min=1e-12).log()
-        likelihood = torch.where(x < -0.999, log_ndtr((self.HALF + off) * per_std), likelihood)  # the outermost levels
-        likelihood = torch.where(x > 0.999, log_ndtr((self.HALF - off) * per_std), likelihood)  # have no end
         first = t[:, None, None, None] * self.STEPS < 0.5
         return torch.where(first, -likelihood, distance / 2) / math.log(2)
 

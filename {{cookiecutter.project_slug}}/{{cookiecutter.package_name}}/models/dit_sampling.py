@@ -98,6 +98,7 @@ def generate(
             classes = torch.tensor(labels[rows], device=device)
             with computing:
                 path = objective.path(guided, noise, classes, steps, sampler, sources)
-                yield deque(path, maxlen=1).pop()
+                samples = deque(path, maxlen=1).pop()
+            yield samples  # outside, or what is done with them would be computed so too
     finally:
         net.train(training)

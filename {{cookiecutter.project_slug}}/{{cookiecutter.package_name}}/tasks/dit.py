@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,11 @@ class DiTTask(Task):
             self._quarters = torch.zeros(2, len(BINS))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["quarters"] = self._quarters.tolist()  # a step that is broken off is taken again
+        quarters = self.trainer.strategy.reduce(self._quarters.to(self.device), reduce_op="sum")
+        checkpoint["quarters"] = quarters.tolist()  # without the step at hand, which a resumed run takes again
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._quarters = torch.tensor(checkpoint["quarters"])
+        self._quarters = torch.tensor(checkpoint["quarters"]) * (self.global_rank == 0)  # those of all devices, once
 
     def evaluate_batch(self, stage: str, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, classes = batch
@@ -154,28 +155,36 @@ def build(net: nn.Module, cfg: DictConfig, **base: Any) -> DiTTask:
     mixed = mixup.get("mixup_alpha") or mixup.get("cutmix_alpha")
     require(not mixed, "data.mixup: a DiT wants one class an image; set mixup_alpha=0 and cutmix_alpha=0")
     objective = dit_objectives.build(**plain(cfg)["objective"])
-    pixels = import_module(f"..data.{cfg.data.module}_pixels", __package__).pixels(plain(cfg.data))
+    shown = import_module(f"..data.{cfg.data.module}_pixels", __package__)
+    pixels, section = shown.pixels(plain(cfg.data)), plain(cfg.task)["quality"]
+    seen = section["n"] == 0 or shown.shows_pixels(plain(cfg.data))
+    require(seen, f"task.quality.n={section['n']}: these data are not decoded to images; set data.vae, or take n=0")
+    shape = cfg.data.in_chans, cfg.data.img_size, cfg.data.img_size
     for key in ("quality", "samples"):
         check_steps(objective, f"task.{key}.steps", cfg.task[key].steps)
-    sampler = cfg.task.quality.sampler
+    sampler = section["sampler"]
     known = sampler in ("", *objective.samplers)
     require(known, f"task.quality.sampler={sampler}: choose {' or '.join(objective.samplers)}")
-    quality = Quality(pixels, **plain(cfg.task)["quality"], cache=_cache(cfg))
+    taught = cfg.task.label_dropout > 0 or section["guidance"] == 1 or not section["n"]
+    untaught = "wants a net that has seen images without their class, by task.label_dropout above 0"
+    require(taught, f"task.quality.guidance={section['guidance']}: it {untaught}")
+    quality = Quality(pixels, shape, **section, cache=_cache(cfg, shown.identity))
     monitors = ["val/loss", *([f"val/{quality.name}"] if quality.n and quality.validate else [])]
     monitor, mode = cfg.task.monitor, cfg.task.monitor_mode
     choice = " or ".join(f"{name} (min)" for name in monitors)
     known = monitor in monitors and mode == "min"
     require(known, f"task.monitor={monitor}, task.monitor_mode={mode}: choose {choice}")
     callbacks = [quality, Samples(pixels, **plain(cfg.task)["samples"])]
-    shape = cfg.data.in_chans, cfg.data.img_size, cfg.data.img_size
     label_dropout = cfg.task.label_dropout
     return DiTTask(net, objective, shape, cfg.model.num_classes, label_dropout, callbacks=callbacks, **base)
 
 
-def _cache(cfg: DictConfig) -> Path:
-    """Where the statistics of these training images are kept, by all that they depend on but the files themselves."""
+def _cache(cfg: DictConfig, identity: Callable[[Mapping[str, Any]], str]) -> Path | None:
+    """Where the statistics of these training images are kept, by all that they depend on but image files themselves."""
+    if not cfg.task.quality.n or cfg.task.quality.features == "pixels":  # those are quicker measured than read
+        return None
     aside = ("augment", "batch_size", "download", "hflip", "mixup", "pin_memory", "total_batch_size", "workers")
     settings = {key: value for key, value in plain(cfg.data).items() if key not in aside}
     quality = plain(cfg.task)["quality"]
-    text = json.dumps([settings, quality["features"], quality["weights"]], sort_keys=True)
+    text = json.dumps([settings, identity(settings), quality["features"], quality["weights"]], sort_keys=True)
     return Path(cfg.runs) / ".statistics" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.pt"

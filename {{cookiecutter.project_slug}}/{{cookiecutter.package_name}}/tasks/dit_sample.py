@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from itertools import count
@@ -28,8 +28,9 @@ OPTIONS = {
     "guidance": (1.0, "1: as trained; above: more of what tells the class from others; 0: no class"),
     "interval": ("0,1", "from where to where guidance is on; 0 is noise, 1 the image"),
     "steps": (50, "of the sampler"),
-    "sampler": ("", "euler | heun, of objective=ddpm ddpm | ddim; empty: the first of them"),
+    "sampler": ("", "heun | euler, of objective=ddpm ddpm | ddim; empty: the first of them"),
     "seed": (0, "of the noise; the same gives the same images"),
+    "vae": ("", "decodes latents: a folder or a name on the hub; none: channels are shown; empty: the run's data.vae"),
     "out": ("", "a new .png file for the grid; empty: samples-<number>.png in the run directory"),
     "files": (False, "single files too, <number>_<class>.png in a folder named like the grid"),
     "batch_size": (64, "images at once; they are the same whatever it is"),
@@ -48,6 +49,7 @@ def sample(
     steps: int,
     sampler: str,
     seed: int,
+    vae: str,
     out: str,
     files: bool,
     batch_size: int,
@@ -73,7 +75,7 @@ def sample(
     check_steps(objective, "steps", steps)
     sampler = sampler or objective.samplers[0]
     require(sampler in objective.samplers, f"sampler={sampler}: choose {' or '.join(objective.samplers)}")
-    pixels = import_module(f"..data.{cfg.data.module}_pixels", __package__).pixels(plain(cfg.data))
+    pixels = _pixels(plain(cfg.data), vae)
     net = trained_net(cfg, checkpoint).to(find_device(device))
     autocast = set_precision(net, cfg.trainer.precision)
 
@@ -96,11 +98,20 @@ def sample(
                 number += 1
         width = columns(len(shown), len(chosen))
         write_png(tiled(torch.stack(shown), width), path)
-    listed = f", in columns of classes {', '.join(map(str, chosen))}" if len(chosen) <= WIDEST else ""
+    listed = f", in columns of classes {', '.join(map(str, chosen[:n]))}" if len(chosen) <= WIDEST else ""
     print(f"{path}: {len(shown)} images{listed}")
     if files:
         print(f"{path.with_suffix('')}: {n} files")
     print(f"{n} images in {time.perf_counter() - begun:.1f} s")
+
+
+def _pixels(section: dict[str, Any], vae: str) -> Callable[[Tensor], Tensor]:
+    """From samples to pixels, of latents with the autoencoder `vae` or else the run's."""
+    make = import_module(f"..data.{section['module']}_pixels", __package__).pixels
+    if "vae" in section:
+        return make(section | {"vae": vae or section["vae"]}, key="vae")
+    require(not vae, f"vae={vae}: this net was trained on images, not on latents, and nothing is decoded")
+    return make(section)
 
 
 def _classes(text: str, number: int) -> list[int]:
