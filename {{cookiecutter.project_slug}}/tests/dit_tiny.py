@@ -26,7 +26,7 @@ TINY = Tiny(
         (["model.patch_size=3"], "model.patch_size=3: it does not divide the image size 8"),
         (["model.init=normal"], "model.init=normal: choose fan_in or dit"),
         (["objective.prediction=noise"], "objective.prediction=noise: choose velocity or data"),
-        (["task.label_dropout=1"], "task.label_dropout=1.0: expected 0 or more, and less than 1"),
+        (["task.label_dropout=1"], "task.label_dropout=1: expected 0 or more, and less than 1"),
         (["task.samples.steps=0"], "task.samples.steps=0: expected at least 1"),
         (["objective=ddpm", "task.quality.steps=1001"], "quality.steps=1001: expected at least 1, and at most 1000"),
         (["task.quality.n=1"], "task.quality.n=1: expected 2 or more, or 0 (off)"),
