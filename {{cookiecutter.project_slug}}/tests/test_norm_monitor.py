@@ -115,7 +115,7 @@ def test_one_chart_for_all_layers_and_a_heat_map(start: Start) -> None:
     charts = {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
     assert set(charts) == {"alpha of every layer", "1/std of every norm's input", "share of saturated inputs"}
     assert charts["alpha of every layer"] == ["alpha/.*"]
-    assert events.Tags()["images"] == ["alpha over depth and step"]
+    assert "alpha over depth and step" in events.Tags()["images"]
     with Image.open(run / "alpha.png") as picture:
         assert picture.width > 500
         assert len(picture.convert("RGB").getcolors(2**24) or []) > 50, "a colour scale, not a blank page"
