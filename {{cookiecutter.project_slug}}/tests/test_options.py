@@ -1,6 +1,8 @@
 """Options of the scripts that are not about a config, and what those answer that take up a checkpoint."""
 
 import re
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -72,3 +74,12 @@ def test_help_lists_the_options(script: str, capsys: pytest.CaptureFixture[str])
 def test_without_a_checkpoint(script: str, argv: list[str]) -> None:
     with pytest.raises(UsageError, match="checkpoint="):
         import_module(script).main(argv)
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, 130), (BrokenPipeError, 141)])
+def test_stopped_by_the_reader(tmp_path: Path, error: type[BaseException], status: int) -> None:
+    """Ctrl-C, or a pipe whose other end is closed: the shell's own status, and no traceback."""
+    package = UsageError.__module__.partition(".")[0]
+    code = f"from {package}.cli import run\ndef main(argv): print('half'); raise {error.__name__}\nrun(main)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (status, "")

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from {{cookiecutter.package_name}}.data import prepared, tokens_parts
+from {{cookiecutter.package_name}} import files
+from {{cookiecutter.package_name}}.data import tokens_parts
 from {{cookiecutter.package_name}}.data.tokens import Tokens
 from {{cookiecutter.package_name}}.data.tokens_documents import Files
 from {{cookiecutter.package_name}}.data.tokens_prepare import OPTIONS, prepare
@@ -112,7 +113,7 @@ def test_processes_make_the_same_files_as_one(lines, tmp_path):
 @pytest.mark.parametrize("place", ["train-00003.bin", "part-00002.json", "meta.json"])
 def test_what_was_interrupted_goes_on(lines, tmp_path, monkeypatch, stop, place):
     make(lines, tmp_path / "whole")
-    replace, written = prepared.replace, []
+    replace, written = files.replace, []
 
     def breaking(path, write):
         written.append(path.name)
@@ -121,7 +122,7 @@ def test_what_was_interrupted_goes_on(lines, tmp_path, monkeypatch, stop, place)
             raise stop
         replace(path, write)
 
-    monkeypatch.setattr(prepared, "replace", breaking)
+    monkeypatch.setattr(files, "replace", breaking)
     with pytest.raises(stop):
         make(lines, tmp_path / "out")
     assert not (tmp_path / "out" / "meta.json").exists()

@@ -1,6 +1,7 @@
 """What the scripts share: bad input as one line with status 2, and silence of what the reader can do nothing about."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -19,12 +20,21 @@ NOISE = (
 
 
 def run(main: Callable[[list[str]], object]) -> None:
-    """Calls `main` with the command line; a UsageError becomes one line on stderr and exit status 2."""
+    """Calls `main` with the command line; a UsageError becomes one line on stderr and exit status 2.
+
+    Ctrl-C, and a reader such as `head` that has had enough, end it without a word, with the statuses that shells know.
+    """
     try:
         main(sys.argv[1:])
+        sys.stdout.flush()
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        sys.exit(141)
 
 
 def quiet() -> None:

@@ -1,7 +1,6 @@
 """Options of the scripts that are not about a config, and for those that take up a checkpoint, whom they call."""
 
 import math
-import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -11,6 +10,7 @@ from typing import Any
 
 from .errors import UsageError, did_you_mean
 from .runs import saved_checkpoint
+from .show import shown
 
 Options = Mapping[str, tuple[Any, str]]  # by key: the default, whose type is the key's type, and what it is
 CHECKPOINT = {"checkpoint": ("", "a run directory, or a checkpoint file")}
@@ -34,13 +34,31 @@ def dispatch(script: str, argv: list[str]) -> None:
     part = _family_part(config["task"]["name"], script)
     options = read_options(argv, {**CHECKPOINT, **part.OPTIONS})
     del options["checkpoint"]
+    getattr(part, script)(checkpoint, config, **options)
+
+
+def prepare(script: str, argv: list[str], usage: str, heading: str) -> None:
+    """Calls function `script` of the one `data/<module>_<script>.py` with the OPTIONS there.
+
+    Args:
+        usage: what stands behind the script's name.
+        heading: of the options, where they are printed.
+
+    Raises:
+        UsageError: a wrong option.
+        KeyboardInterrupt: after a word about how to go on.
+    """
+    (module,) = _modules("data", script)
+    part = import_module(f".data.{module}", __package__)
+    if {"-h", "--help"} & set(argv):
+        print_options(f"python {script}.py {usage}", {heading: part.OPTIONS})
+        return
+    options = read_options(argv, part.OPTIONS)
     try:
-        getattr(part, script)(checkpoint, config, **options)
+        getattr(part, script)(**options)
     except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of what is printed, such as head, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        print("interrupted: the same command goes on with what is missing", file=sys.stderr)
+        raise
 
 
 def read_options(argv: list[str], options: Options) -> dict[str, Any]:
@@ -64,10 +82,10 @@ def print_options(usage: str, tables: Mapping[str, Options]) -> None:
     """The keys of a script with their defaults, under the headings of `tables`."""
     print(f"usage: {usage}")
     for heading, options in tables.items():
-        shown = {key: f"{key}={_shown(default)}" for key, (default, _) in options.items()}
+        keys = {key: f"{key}={shown(default)}" for key, (default, _) in options.items()}
         print(f"\n{heading}:")
         for key, (_, comment) in options.items():
-            print(f"  {shown[key]:{max(map(len, shown.values()))}}  # {comment}")
+            print(f"  {keys[key]:{max(map(len, keys.values()))}}  # {comment}")
 
 
 def _family_part(family: str, script: str) -> ModuleType:
@@ -82,12 +100,11 @@ def _part(family: str, script: str) -> ModuleType:
 
 
 def _families(script: str) -> list[str]:
-    files = (Path(__file__).parent / "tasks").glob(f"*_{script}.py")
-    return sorted(file.stem.removesuffix(f"_{script}") for file in files)
+    return [module.removesuffix(f"_{script}") for module in _modules("tasks", script)]
 
 
-def _shown(default: Any) -> str:
-    return str(default).lower() if isinstance(default, bool) else str(default)
+def _modules(room: str, script: str) -> list[str]:
+    return sorted(file.stem for file in (Path(__file__).parent / room).glob(f"*_{script}.py"))
 
 
 def _typed(key: str, text: str, kind: type) -> Any:

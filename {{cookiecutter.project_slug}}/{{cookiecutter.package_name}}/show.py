@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -32,7 +33,7 @@ def print_help(usage: str, argv: list[str]) -> None:
     notes = comments(cfg)
     for key, value in leaves(cfg):
         if not key.startswith("defaults."):
-            table.add_row(Text(f"{key}={_shown(value)}"), Text(notes.get(key, "")))
+            table.add_row(Text(f"{key}={shown(value)}"), Text(notes.get(key, "")))
     console.print(table)
 
 
@@ -43,10 +44,10 @@ def print_tree(cfg: DictConfig) -> None:
     for key, value in resolved.items():
         section = str(key)
         if isinstance(value, DictConfig):
-            pairs = [f"{name}={_shown(leaf)}" for name, leaf in leaves(value)]
+            pairs = [f"{name}={shown(leaf)}" for name, leaf in leaves(value)]
             tree.add(Text(section, style="bold")).add(Text("  ".join(pairs)))
         else:
-            tree.add(Text(f"{section}={_shown(value)}"))
+            tree.add(Text(f"{section}={shown(value)}"))
     Console(highlight=False).print(tree)
 
 
@@ -74,6 +75,17 @@ def print_summary(run_dir: Path, values: Mapping[str, Any]) -> None:
         console.print(Text(f"{label:<11}", style="bold"), Text(str(text)), sep="")
 
 
+def progress(unit: str) -> Progress:
+    """A bar on stderr that counts what is done of all."""
+    columns = TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def shown(value: object) -> str:
+    """A value as it is typed."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def headline(path: Path) -> str:
     """The first comment line of a config file: what it is."""
     first = path.read_text(encoding="utf-8").partition("\n")[0]
@@ -92,10 +104,6 @@ def comments(cfg: DictConfig) -> dict[str, str]:
 
 def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
-
-
-def _shown(value: object) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _file_comments(path: Path, prefix: str) -> Iterator[tuple[str, str]]:

@@ -1,16 +1,16 @@
 """Pictures of what the callbacks record. Figures are made without pyplot: no display, no global state."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
+from torch import Tensor
 
 
-def alpha_heat_map(steps: Sequence[int], alphas: Sequence[Mapping[str, float]]) -> np.ndarray:
-    """alpha over step (across) and depth (downwards), as (H, W, 3) bytes.
+def alpha_heat_map(steps: Sequence[int], alphas: Sequence[Mapping[str, float]]) -> Tensor:
+    """alpha over step (across) and depth (downwards), as bytes (3, H, W).
 
     Args:
         steps: optimiser steps, rising.
@@ -27,9 +27,4 @@ def alpha_heat_map(steps: Sequence[int], alphas: Sequence[Mapping[str, float]]) 
     figure.colorbar(mesh, label="alpha")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]
-
-
-def write_png(pixels: np.ndarray, path: Path) -> None:
-    """Writes (H, W, 3) bytes."""
-    Image.fromarray(pixels).save(path)
+    return torch.tensor(np.asarray(canvas.buffer_rgba())).movedim(-1, 0)[:3]

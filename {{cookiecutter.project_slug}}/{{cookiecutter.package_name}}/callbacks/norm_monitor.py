@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from ..errors import require
+from ..pictures import write_png
 from ..tasks.base import Task
 from .norm_statistics import input_readings, norm_sums, scalar_readings
 
@@ -97,13 +98,11 @@ class NormMonitor(L.Callback):
         self._drawn = len(self.steps)
         if not trainer.is_global_zero or self._drawn < 2 or not self.alphas[-1]:
             return
-        from .figures import alpha_heat_map, write_png  # imports matplotlib
+        from .figures import alpha_heat_map  # imports matplotlib
 
         picture = alpha_heat_map(self.steps, self.alphas)
         if self.folder is not None:
             write_png(picture, self.folder / "alpha.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(
-                    "alpha over depth and step", picture, trainer.global_step, dataformats="HWC"
-                )
+                logger.experiment.add_image("alpha over depth and step", picture, trainer.global_step)

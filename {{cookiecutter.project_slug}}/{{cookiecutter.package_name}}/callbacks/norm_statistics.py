@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..modes import evaluating
 from ..norms import PointwiseNorm, is_norm
 from ..parallel import whole
 
@@ -39,16 +40,13 @@ def norm_sums(net: nn.Module, inputs: Sequence[Any]) -> dict[str, Tensor]:
         row = torch.stack([count, x.sum(dtype=wide), x.square().sum(dtype=wide), saturated])
         sums[name] = sums[name] + row if name in sums else row
 
-    modes = [(module, module.training) for module in net.modules()]
     hooks = [norm.register_forward_pre_hook(partial(add, name)) for name, norm in named_norms(net)]
     try:
-        with torch.compiler.set_stance("force_eager"):
-            net.eval()(*inputs)
+        with torch.compiler.set_stance("force_eager"), evaluating(net):
+            net(*inputs)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes:
-            module.training = training
     return sums
 
 

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from ..data.base import DataModule
-from ..data.prepared import replace
 from ..errors import require
+from ..files import replace
 from ..seeding import mix
 from .quality_features import Classifier, make_features, read_moments
 
@@ -80,7 +80,7 @@ class Quality(L.Callback):
         self.pixels, self.n, self.validate = pixels, n, validate
         self.how = {"steps": steps, "guidance": guidance, "interval": tuple(interval)}
         self.how |= {"sampler": sampler} if sampler else {}
-        self.features, self.weights, self.real, self.cache = features, weights, real, cache
+        self.features, self.cache = features, cache
         self.classifier = classifier
         if not n:
             return

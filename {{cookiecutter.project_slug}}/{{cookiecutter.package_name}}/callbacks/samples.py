@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ..errors import require
 from ..models.dit_sampling import generators, normal
+from ..modes import evaluating
+from ..pictures import columns, levels, tiled, write_png
 from ..seeding import mix
-from ..tasks.dit_pictures import columns, levels, tiled, write_png
 
 if TYPE_CHECKING:
     from ..tasks.dit import DiTTask
@@ -72,17 +73,11 @@ class Samples(L.Callback):
         points = {round(point * self.steps / (POINTS - 1)) for point in range(POINTS)}
         ways = []
         net = task.eval_net
-        modes = [(module, module.training) for module in net.modules()]
-        net.eval()
-        try:
-            with trainer.strategy.precision_plugin.forward_context():
-                path = task.objective.path(net, noise, labels, self.steps, sampler, sources)
-                for step, state in enumerate(chain([noise], path)):
-                    if step in points:
-                        ways.append(state[:PATHS].clone())
-        finally:
-            for module, training in modes:
-                module.training = training
+        with trainer.strategy.precision_plugin.forward_context(), evaluating(net):
+            path = task.objective.path(net, noise, labels, self.steps, sampler, sources)
+            for step, state in enumerate(chain([noise], path)):
+                if step in points:
+                    ways.append(state[:PATHS].clone())
         return state, torch.stack(ways)
 
     def _show(self, trainer: L.Trainer, name: str, picture: Tensor) -> None:

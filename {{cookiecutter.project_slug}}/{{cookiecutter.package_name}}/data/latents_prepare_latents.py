@@ -16,6 +16,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from .. import files, show
 from ..cpus import cpu_count
 from ..errors import UsageError, require
 from ..nets import find_device
@@ -73,7 +74,7 @@ class Job:
         counts = {file: len(images) for name in self.splits for file, images in self.files(name).items()}
         done = {file: count for file, count in counts.items() if file.exists()}
         self._check_space(sum(counts.values()) - sum(done.values()))
-        with prepared.progress("images") as progress:
+        with show.progress("images") as progress:
             bar = progress.add_task("", total=sum(counts.values()), completed=sum(done.values()))
             for name, split in self.splits.items():
                 self._write(self.labels(name), split.source.targets[split.indices].astype(np.int64))
@@ -112,7 +113,7 @@ class Job:
                 np.save(opened, array)
 
         try:
-            prepared.replace(file, write)
+            files.replace(file, write)
         except OSError as error:
             raise UsageError(f"out={self.out} cannot be written: {error.strerror}; {GOES_ON}") from error
 
@@ -206,8 +207,8 @@ def _checksum(splits: Mapping[str, Split]) -> str:
 
 def _finish(job: Job, classes: list[str], settings: dict[str, Any]) -> dict[str, Any]:
     def entry(name: str) -> dict[str, Any]:
-        files = [{"file": file.name, "images": len(images)} for file, images in job.files(name).items()]
-        return {"labels": job.labels(name).name, "shards": files}
+        made = [{"file": file.name, "images": len(images)} for file, images in job.files(name).items()]
+        return {"labels": job.labels(name).name, "shards": made}
 
     meta = {
         "format": FORMAT,
@@ -221,7 +222,7 @@ def _finish(job: Job, classes: list[str], settings: dict[str, Any]) -> dict[str,
         "splits": {name: entry(name if name in job.splits else "val") for name in SPLITS},
         "made_from": settings,
     }
-    prepared.write_json(job.folder / META, meta)
+    files.write_json(job.folder / META, meta)
     prepared.remove(job.folder, ["*.tmp", prepared.PLAN])
     return json.loads(json.dumps(meta))
 

@@ -4,15 +4,12 @@ The plan says what was begun: what was interrupted goes on with it, and nothing 
 """
 
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from .. import files
 from ..errors import UsageError, require
 
 META = "meta.json"
@@ -62,20 +59,9 @@ def begin(folder: Path, out: str, plan: dict[str, Any]) -> None:
     require(empty, f"out={out} holds other files; take an empty folder or a new one")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / PLAN, plan)
+        files.write_json(folder / PLAN, plan)
     except OSError as error:
         raise UsageError(f"out={out} cannot be written: {error.strerror}") from error
-
-
-def replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Lets `write` fill a file that appears under its name when it is complete."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    write(temporary)
-    temporary.replace(path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    replace(path, lambda file: file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"))
 
 
 def remove(folder: Path, patterns: Sequence[str]) -> None:
@@ -89,9 +75,3 @@ def abandon(folder: Path, patterns: Sequence[str]) -> None:
     remove(folder, [*patterns, "*.tmp", PLAN])
     with suppress(OSError):
         folder.rmdir()
-
-
-def progress(unit: str) -> Progress:
-    """A bar on stderr that counts what is done of all."""
-    columns = TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=Console(stderr=True))

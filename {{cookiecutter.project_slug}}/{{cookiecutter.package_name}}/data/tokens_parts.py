@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from .. import files
 from ..errors import UsageError
-from . import prepared
 from .tokens_documents import Part, Source
 from .tokens_shards import DTYPES, SPLITS
 from .tokens_sources import split_of
@@ -68,9 +68,9 @@ class Job:
         for split, arrays in tokens.items():
             if arrays:
                 ids, file = np.concatenate(arrays), f"{split}-{number:05}.bin"
-                prepared.replace(self.out / file, ids.tofile)
+                files.replace(self.out / file, ids.tofile)
                 note[split]["shards"].append({"file": file, "tokens": len(ids), "max": int(ids.max())})
-        prepared.write_json(self.note(number), note)
+        files.write_json(self.note(number), note)
 
     def run_all(self, parts: Sequence[Part], workers: int) -> Iterator[None]:
         """Does the parts that have no note, and yields after each.

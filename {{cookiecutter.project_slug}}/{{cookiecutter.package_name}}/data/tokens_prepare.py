@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from .. import files, show
 from ..cpus import cpu_count
 from ..errors import UsageError, require
 from ..options import Options
@@ -92,7 +93,7 @@ def prepare(
     prepared.begin(folder, out, {"settings": settings, "source": opened.state()})
     try:
         if given is not None:
-            prepared.replace(folder / TOKENIZER, lambda path: shutil.copyfile(given, path))
+            files.replace(folder / TOKENIZER, lambda path: shutil.copyfile(given, path))
         elif tokenizer == "train" and not (folder / TOKENIZER).exists():
             _train_tokenizer(job, parts, vocab_size, max(1, len(parts) * shard_mb // 1000))
         _run(job, parts, workers or cpu_count())
@@ -110,11 +111,11 @@ def _train_tokenizer(job: Job, parts: Sequence[Part], vocab_size: int, step: int
     documents = (text for part in parts[::step] for text in job.source.documents(part))
     pieces = (p for text in documents if split_of(text.encode(), *job.fractions) == "train" for p in pieces_of(text))
     library = train_tokenizer(pieces, vocab_size, job.eot or "<|endoftext|>")
-    prepared.replace(job.out / TOKENIZER, lambda path: library.save(str(path)))
+    files.replace(job.out / TOKENIZER, lambda path: library.save(str(path)))
 
 
 def _run(job: Job, parts: Sequence[Part], workers: int) -> None:
-    with prepared.progress("parts") as progress:
+    with show.progress("parts") as progress:
         done = sum(job.note(number).exists() for number in range(len(parts)))
         bar = progress.add_task("", total=len(parts), completed=done)
         for _ in job.run_all(parts, workers):
@@ -145,7 +146,7 @@ def _finish(job: Job, parts: int, settings: dict[str, Any]) -> dict[str, Any]:
         "splits": splits,
         "made_from": settings,
     }
-    prepared.write_json(job.out / META, meta)
+    files.write_json(job.out / META, meta)
     prepared.remove(job.out, ["part-*.json", "*.tmp", prepared.PLAN])
     return json.loads(json.dumps(meta))
 

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from ..modes import evaluating
 from .dit_objectives import Net, Objective
 
 
@@ -86,11 +87,10 @@ def generate(
         no_class: the label that guidance starts from.
         autocast: what matrix products are computed in; None for the weights' own.
     """
-    device, training = next(net.parameters()).device, net.training
+    device = next(net.parameters()).device
     guided = Guided(net, objective, no_class, shape[0], guidance, interval)
     computing = nullcontext() if autocast is None else torch.autocast(device.type, autocast)
-    net.eval()
-    try:
+    with evaluating(net):
         for first in range(0, len(labels), batch_size):
             rows = slice(first, first + batch_size)
             sources = generators(seeds[rows])
@@ -100,5 +100,3 @@ def generate(
                 path = objective.path(guided, noise, classes, steps, sampler, sources)
                 samples = deque(path, maxlen=1).pop()
             yield samples  # outside, or what is done with them would be computed so too
-    finally:
-        net.train(training)

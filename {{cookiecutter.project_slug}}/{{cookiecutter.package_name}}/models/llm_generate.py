@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError, require
+from ..modes import evaluating
 from ..seeding import mix
 from .llm import Llama
 from .llm_cache import KVCache
@@ -71,9 +72,7 @@ def _generate(
     given = torch.tensor(lengths, device=device)
     left = [max_new_tokens] * len(prompts)  # tokens that each may still get
     start, known, cache = 0, min(lengths), KVCache(net.context)  # the cache holds tokens from `start` on
-    was_training = net.training
-    net.eval()
-    try:
+    with evaluating(net):
         while any(left):
             if known - start > net.context:
                 start, cache = known - max(1, net.context // 2), KVCache(net.context)
@@ -94,8 +93,6 @@ def _generate(
                 for more, token in zip(left, tokens, strict=True)
             ]
             yield tokens
-    finally:
-        net.train(was_training)
 
 
 def draw(logits: Tensor, temperature: float, top_k: int, top_p: float, uniform: Tensor) -> Tensor:

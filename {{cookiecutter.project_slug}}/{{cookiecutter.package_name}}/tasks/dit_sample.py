@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from ..config import plain, recompose
-from ..data.prepared import progress
 from ..errors import UsageError, require
 from ..models import dit_objectives
 from ..models.dit_objectives import Objective, check_steps
 from ..models.dit_sampling import generate
 from ..nets import find_device, set_precision, trained_net
+from ..pictures import WIDEST, columns, levels, tiled, write_png
 from ..seeding import mix
-from .dit_pictures import WIDEST, columns, levels, tiled, write_png
+from ..show import progress
 
 OPTIONS = {
     "classes": ("", "numbers of classes, with commas between; the images are of each in turn; empty: of all"),

@@ -1,4 +1,4 @@
-"""Many small images as one picture that a person reads at a glance.
+"""Pictures as bytes (C, H, W), and many small images as one that a person reads at a glance.
 
 Not torchvision's make_grid: it takes seconds to import, makes grey coloured, and leaves 8 x 8 pixels as small as they
 are.
