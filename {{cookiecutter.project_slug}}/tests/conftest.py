@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import DictConfig
+from torch.distributed import destroy_process_group, init_process_group
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from {{cookiecutter.package_name}} import fit
 from {{cookiecutter.package_name}}.config import compose
@@ -46,3 +48,11 @@ def start(tiny: Tiny, tmp_path: Path) -> Iterator[Start]:
 
     yield train
     signal.signal(signal.SIGINT, handler)  # Lightning ignores Ctrl-C once it has seen one
+
+
+@pytest.fixture
+def mesh() -> Iterator[DeviceMesh]:
+    """Of two processes, of which this is the second; "fake" never waits for the first."""
+    init_process_group("fake", rank=1, world_size=2)
+    yield init_device_mesh("cpu", (2,))
+    destroy_process_group()

@@ -21,6 +21,11 @@ TINY = Tiny(
     metrics={"loss", "fd_24", "asked_class"},
     training=["trainer.limit_train_batches=20", "trainer.max_epochs=3", "optim.lr=4.0e-3"],
     learned=0.9,  # of a little more than 1, for predicting the mean velocity
+    starts=[
+        ["data.num_classes=10"],
+        ["data.num_classes=10", "model.init=dit", "model.positions=sines"],
+        ["data.num_classes=10", "model.init=dit", "norm=derf", "model.zero_gates=true"],
+    ],
     files={"samples.png", "trajectory.png"},
     refusals=[
         (["model.patch_size=3"], "model.patch_size=3: it does not divide the image size 8"),

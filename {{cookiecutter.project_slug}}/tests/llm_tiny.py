@@ -16,5 +16,10 @@ TINY = Tiny(
     training=["trainer.limit_train_batches=40", "trainer.max_epochs=2"],
     learned=0.7 * math.log(257),  # of the loss of knowing nothing about bytes
     unit="tokens",
+    starts=[
+        ["data.vocab_size=257"],
+        ["data.vocab_size=257", "model.tied=true"],
+        ["data.vocab_size=257", "model.init=normal", "norm=derf"],
+    ],
     refusals=[(["model.num_heads=5"], "model.num_heads=5: it does not divide the width 128")],
 )

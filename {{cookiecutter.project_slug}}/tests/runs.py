@@ -34,6 +34,7 @@ class Tiny:
     learned: float  # the validation loss that is then surely below
     unit: str = "samples"  # what throughput counts
     files: set[str] = field(default_factory=set)  # that its run directory holds besides those of every family
+    starts: list[list[str]] = field(default_factory=list)  # overrides under which weights are drawn in other ways
     random: list[str] = field(default_factory=list)  # overrides under which training draws random numbers
     refusals: list[tuple[list[str], str]] = field(default_factory=list)  # overrides of the whole recipe, and the answer
 

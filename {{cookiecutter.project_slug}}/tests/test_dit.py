@@ -1,21 +1,16 @@
 """The diffusion transformer: what its parts compute, where they start, and what may not change them."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributed import destroy_process_group, init_process_group
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.tensor import DTensor
 
 from {{cookiecutter.package_name}}.config import compose
 from {{cookiecutter.package_name}}.models.dit import DiT, sines
 from {{cookiecutter.package_name}}.nets import build_net
 from {{cookiecutter.package_name}}.norms import names
-from {{cookiecutter.package_name}}.parallel import shard
 
 SMALL = ["task=dit", "data.num_classes=10", "model.embed_dim=64", "model.depth=2"]
 
@@ -156,31 +151,6 @@ def test_again_and_after_meta_the_same_numbers() -> None:
             assert torch.equal(
                 value, late.get_parameter(name) if name in dict(late.named_parameters()) else late.get_buffer(name)
             )
-
-
-@pytest.fixture
-def mesh() -> Iterator[DeviceMesh]:
-    """Of two processes, of which this is the second; "fake" never waits for the first."""
-    init_process_group("fake", rank=1, world_size=2)
-    yield init_device_mesh("cpu", (2,))
-    destroy_process_group()
-
-
-@pytest.mark.parametrize(
-    "argv",
-    [[], ["model.init=dit", "model.positions=sines"], ["model.init=dit", "norm=derf", "model.zero_gates=true"]],
-    ids=" ".join,
-)
-def test_parts_are_drawn_as_the_whole_is(mesh: DeviceMesh, argv: list[str]) -> None:
-    whole, part = make(*argv), make(*argv, device="meta")
-    shard(part, mesh, "32-true", 0)
-    ours, theirs = (dict(net.named_parameters()) for net in (part, whole))
-    assert ours.keys() == theirs.keys()
-    for name, one in theirs.items():
-        held = ours[name]
-        assert isinstance(held, DTensor)
-        assert torch.equal(held.to_local(), one[(len(one) + 1) // 2 :]), name
-    assert all(map(torch.equal, part.buffers(), whole.buffers()))
 
 
 def gradients(net: nn.Module) -> list[Any]:

@@ -10,14 +10,19 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
-from {{cookiecutter.package_name}}.config import recompose
+from {{cookiecutter.package_name}}.build import training_device
+from {{cookiecutter.package_name}}.config import compose, recompose
 from {{cookiecutter.package_name}}.data import base
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.fit import evaluate
+from {{cookiecutter.package_name}}.nets import build_net
+from {{cookiecutter.package_name}}.parallel import shard
 from {{cookiecutter.package_name}}.runs import EVALUABLE, last_checkpoint, load_checkpoint, saved_checkpoint
 
-from .conftest import each_family
+from .conftest import FAMILIES, each_family
 from .runs import ROOT, Start, Tiny, rows
 from .test_resume import resume
 
@@ -173,6 +178,30 @@ def test_a_damaged_checkpoint_is_refused(two_processes: Path, tmp_path: Path) ->
     (folder / "__1_0.distcp").unlink()
     with pytest.raises(UsageError, match=r"last\.ckpt: damaged, or no checkpoint"):
         load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("tiny", "argv"),
+    [pytest.param(tiny, argv, id=" ".join([tiny.family, *argv])) for tiny in FAMILIES for argv in tiny.starts],
+    indirect=["tiny"],
+)
+def test_parts_are_drawn_as_the_whole_is(tiny: Tiny, mesh: DeviceMesh, argv: list[str]) -> None:
+    """Where a net is drawn once it is in parts."""
+    cfg = compose([*tiny.argv, *argv])
+    whole, part = build_net(cfg), build_net(cfg, "meta")
+    shard(part, mesh, "32-true", cfg.seed)
+    ours, theirs = (dict(net.named_parameters()) for net in (part, whole))
+    assert ours.keys() == theirs.keys()
+    for name, one in theirs.items():
+        held = ours[name]
+        assert isinstance(held, DTensor)
+        assert torch.equal(held.to_local(), one[(len(one) + 1) // 2 :]), name
+    assert all(map(torch.equal, part.buffers(), whole.buffers()))
+
+
+@each_family
+def test_a_net_that_is_drawn_later_is_tested_so(tiny: Tiny) -> None:
+    assert bool(tiny.starts) == (training_device(compose([*tiny.argv, "trainer=fsdp_cpu"])) == "meta")
 
 
 @pytest.mark.parametrize(

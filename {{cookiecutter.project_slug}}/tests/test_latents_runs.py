@@ -16,7 +16,7 @@ from {{cookiecutter.package_name}}.data.latents_prepare_latents import OPTIONS, 
 from {{cookiecutter.package_name}}.errors import UsageError
 
 from .dit_tiny import TINY
-from .latents_vae import save_vae
+from .latents_files import save_vae
 from .runs import rows
 
 SIDE = 8  # pixels, which make 4 latents

@@ -21,7 +21,7 @@ from {{cookiecutter.package_name}}.data.latents_prepare_latents import OPTIONS, 
 from {{cookiecutter.package_name}}.data.latents_vae import VAE
 from {{cookiecutter.package_name}}.errors import UsageError
 
-from .latents_vae import save_vae
+from .latents_files import save_vae
 from .runs import ROOT
 
 DEFAULTS = {key: default for key, (default, _) in OPTIONS.items()}

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import require
-from .init import drawn_, fan_in_, normal_, xavier_
+from .init import drawn_, drawn_on, fan_in_, normal_, reset_, xavier_
 from .layers import Rope, SwiGLU, computed_anew, rope_tables_2d, rotate
 
 NormLayer = Callable[..., nn.Module]
@@ -106,10 +106,7 @@ class DiT(nn.Module):
         paper starts them open (arXiv 2503.10622). What either does at small widths says docs/dit.md.
         """
         blocks, dim = [cast(Block, block) for block in self.blocks], self.classes.embedding_dim
-        for norm in [*(norm for block in blocks for norm in block.norms), self.norm]:
-            reset: Callable[[], None] | None = getattr(norm, "reset_parameters", None)
-            if reset is not None:  # the identity has none
-                reset()
+        reset_([*(norm for block in blocks for norm in block.norms), self.norm])
         modulations = [*(block.modulation for block in blocks), self.modulation]
         if self.init == "fan_in":
             fan_in_(self, [layer for block in blocks for layer in block.writers], depth=len(blocks))
@@ -243,12 +240,7 @@ def build(norm_layer: NormLayer, device: torch.device | str | None = None, **mod
         UsageError: sizes that do not fit together.
     """
     _check(**model)
-    generator = torch.get_rng_state()
-    with torch.device(device or "cpu"):
-        net = DiT(norm_layer, **model)
-    torch.set_rng_state(generator)  # PyTorch's layers have drawn too, but on "meta" nothing does
-    net.init_weights()
-    return net
+    return drawn_on(device, lambda: DiT(norm_layer, **model))
 
 
 def _check(**model: Any) -> None:

@@ -10,12 +10,39 @@ a wrong gain at every layer; a point-wise norm passes it on. So a small net star
 """
 
 from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+
+class Drawn(Protocol):
+    """A net that can draw its weights anew, in place."""
+
+    def init_weights(self) -> None: ...
+
+
+_Net = TypeVar("_Net", bound=Drawn)
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def drawn_on(device: torch.device | str | None, make: Callable[[], _Net]) -> _Net:
+    """The net that `make` constructs, there or on the CPU, with the weights that its `init_weights` draws."""
+    generator = torch.get_rng_state()
+    with torch.device(device or "cpu"):
+        net = make()
+    torch.set_rng_state(generator)  # PyTorch's layers have drawn too, but on "meta" nothing does
+    net.init_weights()
+    return net
+
+
+def reset_(norms: Iterable[nn.Module]) -> None:
+    """Starts norms anew, each as it is meant to."""
+    for norm in norms:
+        reset: Callable[[], None] | None = getattr(norm, "reset_parameters", None)
+        if reset is not None:  # the identity has none
+            reset()
 
 
 @torch.no_grad()

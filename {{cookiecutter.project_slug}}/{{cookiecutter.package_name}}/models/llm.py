@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import require
 from ..norms.precision import sparing
-from .init import fan_in_, normal_
+from .init import drawn_on, fan_in_, normal_, reset_
 from .layers import Rope, SwiGLU, computed_anew, rope_tables, rotate
 from .llm_cache import KVCache
 
@@ -94,8 +94,7 @@ class Llama(nn.Module):
         dim = self.embed.embedding_dim
         if self.tied:  # here, since `to_empty` makes two weights of the one
             self.head.weight = self.embed.weight
-        for norm in [*(norm for block in self._blocks for norm in block.norms), self.norm]:
-            _reset(norm)
+        reset_([*(norm for block in self._blocks for norm in block.norms), self.norm])
         if self.init == "fan_in":
             writers = [layer for block in self._blocks for layer in (block.attn.out, block.ffn.down)]
             fan_in_(self, writers, depth=len(self.blocks), head=self.head, head_gain=self.head_gain)
@@ -215,12 +214,7 @@ def build(norm_layer: NormLayer, device: torch.device | str | None = None, **mod
         UsageError: sizes that do not fit together.
     """
     _check(**model)
-    generator = torch.get_rng_state()
-    with torch.device(device or "cpu"):
-        net = Llama(norm_layer, **model)
-    torch.set_rng_state(generator)  # PyTorch's layers have drawn too, but on "meta" nothing does
-    net.init_weights()
-    return net
+    return drawn_on(device, lambda: Llama(norm_layer, **model))
 
 
 def _check(**model: Any) -> None:
@@ -235,9 +229,3 @@ def _check(**model: Any) -> None:
     require(model["head_gain"] > 0, f"model.head_gain={model['head_gain']}: expected a number above 0")
     require(model["rope_base"] > 1, f"model.rope_base={model['rope_base']}: expected a number above 1")
     require(model["loss_chunk"] >= 0, f"model.loss_chunk={model['loss_chunk']}: expected 0 (all) or more")
-
-
-def _reset(norm: nn.Module) -> None:
-    reset: Callable[[], None] | None = getattr(norm, "reset_parameters", None)
-    if reset is not None:  # the identity has none
-        reset()

@@ -82,6 +82,12 @@ class Task(L.LightningModule):
             if self.device_mesh is not None:
                 shard(net, self.device_mesh["data_parallel"], str(self.trainer.precision), self.seed)
 
+    @property
+    def logs_this_step(self) -> bool:
+        """Whether Lightning logs what comes of the optimiser step at hand."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return (self.trainer.global_step + 1) % every == 0
+
     def compiled_parts(self, net: nn.Module) -> list[nn.Module]:
         """The blocks of a net that has some, which torch compiles once for all that are alike; else the net."""
         blocks = getattr(net, "blocks", None)
@@ -96,11 +102,9 @@ class Task(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        step = self.trainer.global_step
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (step + 1) % every == 0:  # not by self.log, which copies a number to the device
+        if self.logs_this_step:  # not by self.log, which copies a number to the device
             for logger in self.trainer.loggers:
-                logger.log_metrics({"lr": optimizer.param_groups[0]["lr"]}, step)
+                logger.log_metrics({"lr": optimizer.param_groups[0]["lr"]}, self.trainer.global_step)
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clips the norm of all gradients to `optim.clip_norm` (0: not at all), and logs what it was before."""

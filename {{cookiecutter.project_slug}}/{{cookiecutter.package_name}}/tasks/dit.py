@@ -33,7 +33,7 @@ class DiTTask(Task):
 
     Noise and time of a sample follow from the seed, the epoch and its place in it; in validation and test, from its
     place alone. So they are the same however the samples are divided into batches and devices. Curves of the loss by
-    quarters of time are `loss_by_time/<stage>_<quarter>`: in training of all samples since they were last logged.
+    quarters of time are `loss_by_time/<stage>_<quarter>`: in training of the last batch, as train/loss is.
 
     Args:
         shape: (C, H, W).
@@ -57,8 +57,7 @@ class DiTTask(Task):
         self.objective, self.shape, self.num_classes = objective, tuple(shape), num_classes
         self.label_dropout, self.callbacks = label_dropout, callbacks
         self._by_time = Mean(len(BINS))  # of a validation
-        # Of training: sums of losses and their numbers, in the steps since they were logged, and in the one at hand.
-        self._quarters = self._step_quarters = torch.zeros(2, len(BINS))
+        self._quarters = torch.zeros(2, len(BINS))  # of the last batch: sums of losses, and their numbers
 
     def net_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         images, classes = batch
@@ -77,26 +76,16 @@ class DiTTask(Task):
         t = self.objective.times(uniform[:, 0])
         labels = torch.where(uniform[:, 1] < self.label_dropout, self.num_classes, classes)
         losses = self.objective.loss(self.net, images, labels, t, noise)
-        self._step_quarters = self._step_quarters.to(losses.device) + by_quarters(losses.detach(), t)
+        self._quarters = by_quarters(losses.detach(), t)
         loss = losses.mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         super().on_before_optimizer_step(optimizer)
-        self._quarters = self._quarters.to(self.device) + self._step_quarters
-        self._step_quarters = torch.zeros(2, len(BINS))
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if self.logs_this_step:
             sums, numbers = self.trainer.strategy.reduce(self._quarters, reduce_op="sum").tolist()
             self._log_by_time("train", sums, numbers)
-            self._quarters = torch.zeros(2, len(BINS))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        quarters = self.trainer.strategy.reduce(self._quarters.to(self.device), reduce_op="sum")
-        checkpoint["quarters"] = quarters.tolist()  # without the step at hand, which a resumed run takes again
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._quarters = torch.tensor(checkpoint["quarters"]) * (self.global_rank == 0)  # those of all devices, once
 
     def evaluate_batch(self, stage: str, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, classes = batch
