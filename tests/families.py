@@ -23,6 +23,7 @@ IMPORTED = {
     "models/init": {"vit", "dit", "llm"},
     "models/layers": {"dit", "llm"},
     "options": {"dit", "llm"},
+    "pictures": {"dit"},
 }
 LIBRARIES = {
     "diffusers": {"dit"},

@@ -1,15 +1,13 @@
-"""Pictures as bytes (C, H, W), and many small images as one that a person reads at a glance.
+"""Many small images as one picture that a person reads at a glance, as bytes (C, H, W).
 
 Not torchvision's make_grid: it takes seconds to import, makes grey coloured, and leaves 8 x 8 pixels as small as they
 are.
 """
 
 from math import ceil, sqrt
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 TILE = 64  # pixels; an image is enlarged to that by a whole number, and never made smaller
@@ -41,8 +39,3 @@ def tiled(images: Tensor, columns: int) -> Tensor:
     images = F.pad(images, (0, GAP, 0, GAP, 0, 0, 0, missing), value=GREY)
     rows = images.unflatten(0, (-1, columns)).permute(2, 0, 3, 1, 4)  # (C, rows, H, columns, W)
     return rows.flatten(3, 4).flatten(1, 2)[:, :-GAP, :-GAP]
-
-
-def write_png(picture: Tensor, path: Path) -> None:
-    """Writes bytes (C, H, W): grey, or red, green and blue."""
-    Image.fromarray(picture.movedim(0, -1).squeeze(-1).numpy()).save(path, "PNG")

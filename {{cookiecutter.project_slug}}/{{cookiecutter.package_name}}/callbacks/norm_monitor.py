@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from ..errors import require
-from ..pictures import write_png
+from ..files import write_png
 from ..tasks.base import Task
 from .norm_statistics import input_readings, norm_sums, scalar_readings
 
@@ -102,7 +102,7 @@ class NormMonitor(L.Callback):
 
         picture = alpha_heat_map(self.steps, self.alphas)
         if self.folder is not None:
-            write_png(picture, self.folder / "alpha.png")
+            write_png(self.folder / "alpha.png", picture)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("alpha over depth and step", picture, trainer.global_step)

@@ -12,9 +12,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from ..errors import require
+from ..files import write_png
 from ..models.dit_sampling import generators, normal
 from ..modes import evaluating
-from ..pictures import columns, levels, tiled, write_png
+from ..pictures import columns, levels, tiled
 from ..seeding import mix
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Samples(L.Callback):
         return state, torch.stack(ways)
 
     def _show(self, trainer: L.Trainer, name: str, picture: Tensor) -> None:
-        write_png(picture, Path(trainer.default_root_dir) / f"{name}.png")
+        write_png(Path(trainer.default_root_dir) / f"{name}.png", picture)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image(name, picture, trainer.global_step)

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from ..config import plain, recompose
 from ..errors import UsageError, require
+from ..files import write_png
 from ..models import dit_objectives
 from ..models.dit_objectives import Objective, check_steps
 from ..models.dit_sampling import generate
 from ..nets import find_device, set_precision, trained_net
-from ..pictures import WIDEST, columns, levels, tiled, write_png
+from ..pictures import WIDEST, columns, levels, tiled
 from ..seeding import mix
 from ..show import progress
 
@@ -94,10 +95,10 @@ def sample(
             for image in images:
                 if files:
                     name = f"{number:0{len(str(n - 1))}}_{labels[number]}.png"
-                    write_png(image, path.with_suffix("") / name)
+                    write_png(path.with_suffix("") / name, image)
                 number += 1
         width = columns(len(shown), len(chosen))
-        write_png(tiled(torch.stack(shown), width), path)
+        write_png(path, tiled(torch.stack(shown), width))
     listed = f", in columns of classes {', '.join(map(str, chosen[:n]))}" if len(chosen) <= WIDEST else ""
     print(f"{path}: {len(shown)} images{listed}")
     if files:
