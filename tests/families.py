@@ -23,7 +23,7 @@ IMPORTED = {
     "models/init": {"vit", "dit", "llm"},
     "models/layers": {"dit", "llm"},
     "options": {"dit", "llm"},
-    "pictures": {"dit"},
+    "pictures": {"vit", "dit"},
 }
 LIBRARIES = {
     "diffusers": {"dit"},

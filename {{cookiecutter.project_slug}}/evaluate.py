@@ -1,25 +1,35 @@
-"""Measures a checkpoint: `python evaluate.py checkpoint=runs/<run>` prints the metrics that training printed."""
+"""Measures a checkpoint: `python evaluate.py checkpoint=runs/<run>` prints the metrics that training printed.
+
+With `shift=<name>` it measures how they change away from the data that the net was trained on.
+"""
 
 from pathlib import Path
+from typing import Any
 
 from {{cookiecutter.package_name}}.cli import run
 from {{cookiecutter.package_name}}.config import recompose, value_of
 from {{cookiecutter.package_name}}.runs import EVALUABLE, saved_checkpoint
+from {{cookiecutter.package_name}}.shift import evaluate_shift, shifts
 
-USAGE = "python evaluate.py checkpoint=<run or file> [split=test|val] [data=option] [trainer=option] [key=value ...]"
+USAGE = "python evaluate.py checkpoint=<run or file> [split=test|val] [shift=name] [data=option] [trainer=option]"
 
 
-def main(argv: list[str]) -> dict[str, float]:
+def main(argv: list[str]) -> dict[str, Any]:
     if {"-h", "--help"} & set(argv):
-        print(f"usage: {USAGE}")
+        print(f"usage: {USAGE} [key=value ...]\n\nshift, with five strengths of each kind:")
+        for part in shifts().values():
+            print(f"  shift={part.NAME}  # {part.ABOUT}: {', '.join(part.KINDS)}")
         return {}
-    checkpoint, config = saved_checkpoint(Path(value_of("checkpoint", argv) or ""))
-    split = value_of("split", argv) or "test"
-    own = [argument for argument in argv if argument.partition("=")[0] not in ("checkpoint", "split")]
+    path = Path(value_of("checkpoint", argv) or "")
+    checkpoint, config = saved_checkpoint(path)
+    split, shift = value_of("split", argv) or "test", value_of("shift", argv)
+    own = [argument for argument in argv if argument.partition("=")[0] not in ("checkpoint", "split", "shift")]
     # a metric depends on the run's precision, not on its devices, and this machine may have others
     as_trained = ["trainer=auto", f"trainer.precision={config.get('trainer', {}).get('precision')}"]
     cfg = recompose(config, [*as_trained, *own], anew=("data", "trainer"), free=EVALUABLE)
 
+    if shift is not None:
+        return evaluate_shift(cfg, checkpoint, split, shift, out=None if checkpoint == path else path)
     from {{cookiecutter.package_name}}.fit import evaluate
 
     return evaluate(cfg, checkpoint, split)

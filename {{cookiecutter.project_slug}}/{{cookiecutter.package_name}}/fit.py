@@ -53,6 +53,24 @@ def evaluate(cfg: DictConfig, checkpoint: Path, split: str) -> dict[str, float]:
     Raises:
         UsageError: no such split, data of other classes or sizes, or weights that do not fit the net.
     """
+    data, task = restored(cfg, checkpoint, split)
+    progress = [ProgressBar(refresh_rate=10)] if sys.stdout.isatty() else []
+    trainer = build_trainer(
+        cfg, logger=False, enable_checkpointing=False, callbacks=progress, enable_progress_bar=bool(progress)
+    )
+    metrics = measured(trainer, task, data, split)
+    if trainer.is_global_zero:
+        for tag, value in metrics.items():
+            print(f"{tag} {value:.6f}")
+    return metrics
+
+
+def restored(cfg: DictConfig, checkpoint: Path, split: str) -> tuple[DataModule, Task]:
+    """The data of `cfg`, and the task with a checkpoint's weights.
+
+    Raises:
+        UsageError: as `evaluate` says.
+    """
     require(split in ("val", "test"), f"split={split}: choose val or test")
     quiet()
     trained_on = plain(cfg.model)
@@ -66,16 +84,18 @@ def evaluate(cfg: DictConfig, checkpoint: Path, split: str) -> dict[str, float]:
         task.load_state_dict(load_checkpoint(checkpoint, "cpu")["state_dict"])
     except RuntimeError as error:
         raise UsageError(f"{checkpoint}: its weights do not fit this net; was the code changed?") from error
-    progress = [ProgressBar(refresh_rate=10)] if sys.stdout.isatty() else []
-    trainer = build_trainer(
-        cfg, logger=False, enable_checkpointing=False, callbacks=progress, enable_progress_bar=bool(progress)
-    )
+    return data, task
+
+
+def measured(trainer: L.Trainer, task: Task, data: DataModule, split: str) -> dict[str, float]:
+    """The metrics of `task` on a split of `data`, by their tags.
+
+    Raises:
+        UsageError: the split is empty.
+    """
     measure = trainer.validate if split == "val" else trainer.test
     metrics: dict[str, float] = dict(*measure(task, datamodule=data, verbose=False))
     require(bool(metrics), f"split={split}: the data have no such samples")
-    if trainer.is_global_zero:
-        for tag, value in metrics.items():
-            print(f"{tag} {value:.6f}")
     return metrics
 
 

@@ -1,7 +1,8 @@
 """What the data modules share: the loaders over their splits, and Lightning's hooks."""
 
+import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import lightning as L
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -32,6 +33,7 @@ class DataModule(L.LightningDataModule):
     """
 
     noun = "sample"  # in messages
+    damage: Callable[[Any], Dataset[Any]] | None = None  # what validation and test see the samples through
 
     def __init__(self, batch_size: int, workers: int, pin_memory: bool, seed: int) -> None:
         super().__init__()
@@ -59,6 +61,12 @@ class DataModule(L.LightningDataModule):
     def collate(self, split: str) -> Callable[[list[Any]], Any]:
         """What makes a batch of a split's samples."""
         return default_collate
+
+    def damaged(self, damage: Callable[[Any], Dataset[Any]] | None) -> Self:
+        """The same data, with what validation and test then see them through."""
+        other = copy.copy(self)
+        other.damage = damage
+        return other
 
     def places(self, number: int, batch_idx: int) -> range:
         """Of a batch's samples in the epoch, or in the split, over all devices, which take turns."""
@@ -101,7 +109,8 @@ class DataModule(L.LightningDataModule):
             return []
         require(size >= world, f"data: {size} {self.noun}(s) in {split} are too few for {world} devices")
         sampler = SeededSampler(size, rank=rank, world=world)
-        return DataLoader(self.dataset(split), sampler=sampler, **self._options(split))
+        dataset = self.dataset(split) if self.damage is None else self.damage(self.dataset(split))
+        return DataLoader(dataset, sampler=sampler, **self._options(split))
 
     def _options(self, split: str) -> dict[str, Any]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"

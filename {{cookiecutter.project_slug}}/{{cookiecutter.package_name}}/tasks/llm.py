@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from ..errors import require
 from .base import Task
 
+SHIFT_METRIC = "bits_per_byte", "min"  # what evaluate.py shift= follows, and what is better
+
 
 class LLMTask(Task):
     """Mean cross entropy in nats per token on (inputs, targets) of (B, T) token ids each; target -100 counts for none.

@@ -11,6 +11,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from ..errors import UsageError
 from .base import Task
 
+SHIFT_METRIC = "acc", "max"  # what evaluate.py shift= follows, and what is better
+
 
 class ViTTask(Task):
     """Cross entropy on class indices (B,) or, after Mixup or CutMix, on class probabilities (B, K).

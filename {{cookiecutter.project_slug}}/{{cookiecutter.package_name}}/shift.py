@@ -1,0 +1,153 @@
+"""Metrics away from the data that a net was trained on: `python evaluate.py checkpoint=runs/<run> shift=<name>`.
+
+A shift belongs to the data: `data/<module>_shift.py` has its NAME, what it is ABOUT, its KINDS, and for each kind what
+it starts from (`origin`) and what it is at strengths 1 to 5 (`damaged`). SHIFT_METRIC in `tasks/<family>.py` is what is
+followed, if a family has something that can be compared so.
+"""
+
+import math
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from . import files, show
+from .config import plain
+from .errors import UsageError
+from .runs import load_checkpoint
+
+STRENGTHS = [1, 2, 3, 4, 5]
+SUFFIX = "_shift"
+
+
+def shifts() -> dict[str, ModuleType]:
+    """What there is, by the module of the data that it belongs to."""
+    found = sorted((Path(__file__).parent / "data").glob(f"*{SUFFIX}.py"))
+    return {file.stem.removesuffix(SUFFIX): import_module(f".data.{file.stem}", __package__) for file in found}
+
+
+def evaluate_shift(cfg: DictConfig, checkpoint: Path, split: str, name: str, out: Path | None) -> dict[str, Any]:
+    """Measures a checkpoint under every kind and strength of a shift, and prints the table.
+
+    Args:
+        out: where `shift-<name>.json`, a curve and samples of what the net was shown are left (`shift-<name>-val.*` of
+            another split than test); None writes nothing.
+
+    Returns:
+        What the JSON file holds: `metric` by its tag and `mode`, max or min; `clean`, its value on the data themselves,
+        `clean_by_kind` on what each kind starts from, and `kinds`, a list of values by `strengths` for each; null where
+        a value is not finite. What was measured say `split`, `samples` (of it), `data`, `checkpoint` and `step`.
+
+    Raises:
+        UsageError: the data have no such shift or the family no metric for it, or as `fit.evaluate` says.
+    """
+    part = _shift_of(cfg, name)
+    from .build import build_trainer  # with Lightning, which a mistyped name should not wait for
+    from .data.base import DataModule
+    from .fit import measured, restored
+
+    metric, mode = _metric(cfg.task.name, name)
+    data, task = restored(cfg, checkpoint, split)
+    section, tag = plain(cfg.data), f"{split}/{metric}"
+    trainer = build_trainer(cfg, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    bar = show.progress(f"shift={name}")
+    bar.disable = not trainer.is_global_zero
+    count = bar.add_task("", total=len(part.KINDS) * (1 + len(STRENGTHS)))
+
+    def value(shown: DataModule) -> float:
+        found = clean if shown is data else measured(trainer, task, shown, split)[tag]
+        bar.advance(count)
+        return found
+
+    origins, kinds = {}, {}
+    with bar:
+        clean = measured(trainer, task, data, split)[tag]
+        batches = trainer.num_val_batches if split == "val" else trainer.num_test_batches
+        samples = min(data.sizes[split], int(sum(batches)) * data.batch_size * trainer.world_size)
+        for kind in part.KINDS:
+            start = part.origin(data, section, kind)
+            origins[kind] = value(start)
+            kinds[kind] = [value(part.damaged(start, section, kind, strength)) for strength in STRENGTHS]
+    report = {
+        "metric": tag,
+        "mode": mode,
+        "split": split,
+        "samples": samples,
+        "data": cfg.defaults.data,
+        "checkpoint": checkpoint.name,
+        "step": load_checkpoint(checkpoint)["global_step"],
+        "clean": clean,
+        "strengths": STRENGTHS,
+        "clean_by_kind": origins,
+        "kinds": kinds,
+    }
+    if trainer.is_global_zero:
+        _print(report, f"{tag} of {samples} {data.noun}s")
+        if out is not None:
+            stem = out / (f"shift-{name}" if split == "test" else f"shift-{name}-{split}")
+            files.write_json(stem.with_suffix(".json"), _finite(report))
+            _draw(report, stem.with_suffix(".png"))
+            written = [stem.with_suffix(suffix) for suffix in (".json", ".png")]
+            written.append(part.write_samples(data, section, split, out / f"{stem.name}-samples"))
+            print(f"written: {', '.join(map(str, written))}")
+    return report
+
+
+def means(report: Mapping[str, Any]) -> list[float]:
+    """The mean over the kinds, at strength 0 and at each of `strengths`."""
+    curves = [[report["clean_by_kind"][kind], *values] for kind, values in report["kinds"].items()]
+    return [math.fsum(values) / len(values) for values in zip(*curves, strict=True)]
+
+
+def _shift_of(cfg: DictConfig, name: str) -> ModuleType:
+    part = shifts().get(cfg.data.module)
+    if part is None or name != part.NAME:
+        there = f"there is shift={part.NAME}" if part else "there is none"
+        raise UsageError(f"shift={name}: for data={cfg.defaults.data} {there}")
+    return part
+
+
+def _metric(family: str, name: str) -> tuple[str, str]:
+    found: tuple[str, str] | None = getattr(import_module(f".tasks.{family}", __package__), "SHIFT_METRIC", None)
+    if found is None:
+        raise UsageError(f"shift={name}: task={family} has no metric that says what a net makes of what it is shown")
+    return found
+
+
+def _print(report: Mapping[str, Any], title: str) -> None:
+    table = Table("strength", *map(str, [0, *report["strengths"]]), title=title, title_justify="left", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = {kind: [report["clean_by_kind"][kind], *values] for kind, values in report["kinds"].items()}
+    for kind, values in {**rows, "mean": means(report)}.items():
+        table.add_row(kind, *(f"{value:.4f}" for value in values), style="bold" if kind == "mean" else None)
+    Console(highlight=False).print(table)
+
+
+def _draw(report: Mapping[str, Any], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
+    axes = figure.add_subplot(xlabel="strength (0: none)", ylabel=report["metric"])
+    steps = [0, *report["strengths"]]
+    for kind, values in report["kinds"].items():
+        axes.plot(steps, [report["clean_by_kind"][kind], *values], marker=".", label=kind.replace("_", " "))
+    axes.plot(steps, means(report), color="black", linewidth=2.5, label="mean")
+    axes.set_xticks(steps)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", frameon=False)
+    files.replace(path, lambda file: figure.savefig(file, format="png"))
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for numbers that JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
