@@ -55,7 +55,8 @@ def build_task(cfg: DictConfig, device: torch.device | str | None = None) -> Tas
 def training_device(cfg: DictConfig) -> str | None:
     """Where the net to be trained is built: on "meta" if FSDP can draw it in shards, else whole in main memory."""
     family = import_module(f".models.{cfg.task.name}", __package__)
-    return "meta" if cfg.trainer.strategy == "fsdp" and getattr(family, "DRAWN_LATER", False) else None
+    later = getattr(family, "DRAWN_LATER", False) and not cfg.init.weights
+    return "meta" if cfg.trainer.strategy == "fsdp" and later else None
 
 
 def build_loggers(cfg: DictConfig, run: Run) -> list[Logger]:

@@ -23,6 +23,7 @@ from .values import Text, check_reference, checked_values, has_key, leaves
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 ROOTED = ("task", "experiment")  # groups whose files are written from the root
+SHORT = {"init": "init.weights"}  # keys that may be typed shorter
 
 for _name, _function in RESOLVERS.items():
     OmegaConf.register_resolver(_name, _function, replace=True)
@@ -150,7 +151,7 @@ def parse(argv: list[str]) -> tuple[dict[str, str], list[tuple[str, Any]]]:
         if key in known:
             picks[key] = text
         else:
-            overrides.append((key, Text(text)))
+            overrides.append((SHORT.get(key, key), Text(text)))
     return picks, overrides
 
 

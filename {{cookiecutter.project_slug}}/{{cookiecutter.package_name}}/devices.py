@@ -52,6 +52,15 @@ def device_list(devices: str) -> int | list[int] | str:
     return numbers if "," in devices or "[" in devices else numbers[0]
 
 
+def this_device(trainer: DictConfig) -> torch.device:
+    """The one that this process will train on, before Lightning has chosen it."""
+    gpu = torch.accelerator.current_accelerator(check_available=True)
+    if trainer.accelerator == "cpu" or gpu is None:
+        return torch.device("cpu")
+    wanted, place = device_list(trainer.devices), int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
+    return torch.device(gpu.type, wanted[place] if isinstance(wanted, list) else place)
+
+
 def _launched() -> bool:
     """Whether torchrun, SLURM or a user's own launcher says which of the processes this is."""
     by_slurm = "SLURM_JOB_ID" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1"

@@ -21,6 +21,7 @@ from .cli import quiet
 from .config import plain
 from .data.base import DataModule
 from .errors import UsageError, require
+from .pretrained import initialise_
 from .runs import Run, best_checkpoint, load_checkpoint, open_run
 from .show import print_summary, print_tree
 from .summary import peak_memory_bytes, write_summary
@@ -44,6 +45,8 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
     data.check_trainable(cfg.data.total_batch_size // data.batch_size)  # and before a net for a context of millions
     task = build_task(cfg, training_device(cfg))
     with open_run(cfg) as run:
+        if cfg.init.weights and run.checkpoint is None:
+            initialise_(task, cfg, data)
         return run.path, _train(cfg, run, data, task)
 
 

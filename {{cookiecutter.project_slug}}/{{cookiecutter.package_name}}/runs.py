@@ -89,18 +89,18 @@ def saved_config(run_dir: Path) -> dict[str, Any]:
     return dict(load_checkpoint(last)["config"])
 
 
-def saved_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
+def saved_checkpoint(path: Path, key: str = "checkpoint") -> tuple[Path, dict[str, Any]]:
     """A checkpoint file, or the best one of a run directory (the last where none is best), and its config.
 
     Raises:
         UsageError: there is none, or the file is not a checkpoint of this project.
     """
     if not str(path).strip("."):
-        raise UsageError("checkpoint=: name a run directory or a checkpoint file, as in checkpoint=runs/<run>")
+        raise UsageError(f"{key}=: name a run directory or a checkpoint file, as in {key}=runs/<run>")
     file = (best_checkpoint(path) or path) if path.is_dir() else path
     if not (file.is_file() or (file / "meta.pt").is_file()):
         folder = path if path.is_dir() else path.parent
-        raise UsageError(f"checkpoint={path}: there is no checkpoint{_existing(folder)}")
+        raise UsageError(f"{key}={path}: there is no checkpoint{_existing(folder)}")
     return file, dict(load_checkpoint(file)["config"])
 
 

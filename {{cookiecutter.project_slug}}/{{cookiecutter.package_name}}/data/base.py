@@ -58,6 +58,16 @@ class DataModule(L.LightningDataModule):
         """The samples of a split, by the keys of a `SeededSampler`."""
         raise NotImplementedError
 
+    def originals(self) -> Dataset[Any]:
+        """The training samples as validation would see them, by the same keys."""
+        return self.dataset("train")
+
+    def some(self, split: str, number: int) -> Any:
+        """One batch of up to `number` samples of a split, drawn by the seed, as validation would see them."""
+        dataset = self.originals() if split == "train" else self.dataset(split)
+        sampler = SeededSampler(self.sizes[split], self.seed, shuffle=True)
+        return next(iter(DataLoader(dataset, number, sampler=sampler, collate_fn=self.collate("val"))))
+
     def collate(self, split: str) -> Callable[[list[Any]], Any]:
         """What makes a batch of a split's samples."""
         return default_collate

@@ -20,6 +20,7 @@ from .init import fan_in_
 NormLayer = Callable[..., nn.Module]
 
 KEYS = ("name", "img_size", "in_chans", "num_classes", "init", "head_gain", "drop_path", "device")
+ANEW = ("head",)  # layers of another size in a net for other classes
 TORCH_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.modules.batchnorm._NormBase)
 
 

@@ -31,6 +31,7 @@ class Task(L.LightningModule):
 
     unit = "samples"  # what throughput counts
     units_per_sample = 1
+    classifies = False  # whether the net's outputs are logits, in their last dimension
 
     def __init__(
         self,

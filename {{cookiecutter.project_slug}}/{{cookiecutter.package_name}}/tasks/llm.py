@@ -22,6 +22,7 @@ class LLMTask(Task):
     """
 
     unit = "tokens"
+    classifies = True
 
     def __init__(self, net: nn.Module, context: int, **base: Any) -> None:
         super().__init__(net, **base)

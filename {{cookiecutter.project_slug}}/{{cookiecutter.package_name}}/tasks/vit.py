@@ -24,6 +24,8 @@ class ViTTask(Task):
         label_smoothing: share of the target spread evenly over the classes, in training only.
     """
 
+    classifies = True
+
     def __init__(self, net: nn.Module, num_classes: int, label_smoothing: float = 0.0, **base: Any) -> None:
         super().__init__(net, **base)
         if not 0 <= label_smoothing < 1:

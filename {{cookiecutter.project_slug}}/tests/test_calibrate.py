@@ -1,0 +1,124 @@
+"""Point-wise norms fitted to others, against scipy's least squares and against norms whose parameters are known."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.optimize import least_squares
+from scipy.special import erf
+from torch import Tensor
+
+from {{cookiecutter.package_name}}.norms import PointwiseNorm, make_norm
+from {{cookiecutter.package_name}}.norms.calibrate import ROWS, calibrate_, rows
+
+CURVES = {"dyt": np.tanh, "derf": erf}
+SHAPES = [{"affine": True, "bias": True}, {"affine": True, "bias": False}, {"affine": False}]
+
+
+def made(name: str, dim: int, **shape: Any) -> PointwiseNorm:
+    norm = make_norm(name, dim, **shape)
+    assert isinstance(norm, PointwiseNorm)
+    return norm
+
+
+def stream(number: int = 400, dim: int = 5, scale: float = 1.7, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    widths = torch.linspace(0.5, 2.0, dim)
+    return scale * widths * torch.randn(number, dim, generator=generator) + 0.3
+
+
+def layer_norm(x: Tensor) -> Tensor:
+    """LayerNorm with a weight and a bias that differ from channel to channel."""
+    dim = x.shape[-1]
+    return F.layer_norm(x, (dim,), torch.linspace(0.4, 1.6, dim), torch.linspace(-1, 1, dim))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", CURVES)
+def test_a_norm_of_the_same_kind_is_found_again(name: str, shape: dict[str, Any]) -> None:
+    known, fitted = made(name, 5, **shape), made(name, 5, **shape)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in known.parameters():
+            parameter.add_(torch.rand(parameter.shape, generator=generator) - 0.3)
+    x = stream()
+    assert calibrate_(fitted, x, known(x).detach()) < 1e-5
+    for key, parameter in known.named_parameters():
+        torch.testing.assert_close(fitted.get_parameter(key), parameter, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", CURVES)
+def test_no_parameters_are_better(name: str, shape: dict[str, Any]) -> None:
+    """scipy, which searches all parameters at once, from where ours ended and from the norm's own start."""
+    x = stream(60, 3)
+    y = layer_norm(x)
+    norm = made(name, 3, **shape)
+    names = [key for key, _ in norm.named_parameters()]
+    start = torch.cat([parameter.detach() for parameter in norm.parameters()]).numpy()
+    left = calibrate_(norm, x, y)
+
+    def misses(values: np.ndarray) -> np.ndarray:
+        sizes = [parameter.numel() for parameter in norm.parameters()]
+        given = dict(zip(names, np.split(values, np.cumsum(sizes)[:-1]), strict=True))
+        curve = CURVES[name](given["alpha"] * x.double().numpy() + given.get("shift", 0.0))
+        return (given.get("weight", 1.0) * curve + given.get("bias", 0.0) - y.double().numpy()).ravel()
+
+    ours = torch.cat([parameter.detach() for parameter in norm.parameters()]).double().numpy()
+    squares = float(np.square(misses(ours)).sum())
+    for begin in (ours, start):
+        theirs = 2 * least_squares(misses, begin, xtol=1e-14, ftol=1e-14, gtol=1e-14).cost
+        assert squares <= theirs * (1 + 1e-5)
+    assert left == pytest.approx((squares / y.double().square().sum().item()) ** 0.5, rel=1e-4)
+
+
+def test_heads_and_maps_are_clouds_of_their_channels() -> None:
+    heads = torch.randn(2, 3, 7, 4)  # (B, H, T, E), of queries
+    assert torch.equal(rows(heads), heads.reshape(-1, 4))
+    maps = torch.randn(2, 4, 3, 5)  # (B, C, H, W), of a LayerNorm2d
+    assert torch.equal(rows(maps, axis=1), maps.permute(0, 2, 3, 1).reshape(-1, 4))
+
+
+def test_a_large_cloud_is_thinned_alike() -> None:
+    numbers = torch.arange(3.0 * ROWS)
+    x, y = numbers[:, None].expand(-1, 2), -numbers.reshape(3, ROWS, 1).expand(-1, -1, 6)
+    few = rows(x)
+    assert few.shape == (ROWS, 2)
+    assert torch.equal(few[:, :1], -rows(y)[:, :1])
+    assert len(few[:, 0].unique()) == ROWS
+    assert few[:, 0].mean() == pytest.approx(1.5 * ROWS, rel=0.05)
+
+
+def test_maps_are_fitted_as_their_last_dimension_would_be() -> None:
+    maps = stream(2 * 3 * 5, 4).reshape(2, 3, 5, 4)
+    one, other = made("dyt", 4), made("dyt", 4)
+    calibrate_(one, rows(maps), rows(layer_norm(maps)))
+    channels_second = maps.permute(0, 3, 1, 2).contiguous()
+    calibrate_(other, rows(channels_second, 1), rows(layer_norm(maps).permute(0, 3, 1, 2), 1))
+    for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_dtypes_are_kept() -> None:
+    norm = made("derf", 5, dtype=torch.bfloat16)
+    x = stream().bfloat16()
+    assert calibrate_(norm, x, layer_norm(x.float()).bfloat16()) < 0.5
+    kinds = {key: parameter.dtype for key, parameter in norm.named_parameters()}
+    wide, narrow = torch.float32, torch.bfloat16
+    assert kinds == {"alpha": wide, "shift": wide, "weight": narrow, "bias": narrow}
+    assert all(parameter.requires_grad for parameter in norm.parameters())
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_channel_that_never_changes(bias: bool) -> None:
+    """It says nothing of its weight, which must stay a sane number."""
+    x = stream()
+    x[:, 2] = 40.0  # so large that the curve is at its bound
+    y = layer_norm(x)
+    norm = made("dyt", 5, bias=bias)
+    calibrate_(norm, x, y)
+    assert all(parameter.isfinite().all() for parameter in norm.parameters())
+    assert norm.weight.abs().max() < 20
+    torch.testing.assert_close(norm(x)[:, 2].mean(), y[:, 2].mean(), rtol=1e-3, atol=1e-3)
