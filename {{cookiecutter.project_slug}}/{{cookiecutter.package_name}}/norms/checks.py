@@ -8,10 +8,18 @@ from ..errors import UsageError
 
 SITES = ("attn", "ffn", "final")  # what a norm stands before: attention, the feed-forward network, the head
 
+KERNELS = ("auto", "triton", "plain")
+
 
 def known_site(key: str, value: Any) -> str:
     if value not in SITES:
         raise UsageError(f"{key}={value}: expected one of {', '.join(SITES)}")
+    return str(value)
+
+
+def known_kernel(value: Any) -> str:
+    if value not in KERNELS:
+        raise UsageError(f"norm.kernel={value}: choose {', '.join(KERNELS[:-1])} or {KERNELS[-1]}")
     return str(value)
 
 

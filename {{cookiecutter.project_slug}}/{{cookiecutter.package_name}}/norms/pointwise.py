@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .checks import SITES, known_site, number, positive
+from .checks import SITES, known_kernel, known_site, number, positive
 from .functional import derf, dyt
 from .precision import sparing
 from .registry import register
@@ -84,6 +84,7 @@ class DyT(PointwiseNorm):
     Args:
         alpha0: where alpha starts.
         alpha0_by_site: where it starts at a site of SITES instead; None there means alpha0.
+        kernel: as in `norms.dyt`.
     """
 
     alpha: nn.Parameter
@@ -98,11 +99,13 @@ class DyT(PointwiseNorm):
         dtype: torch.dtype | None = None,
         alpha0: float = 0.5,
         alpha0_by_site: AlphaBySite | None = None,
+        kernel: str = "auto",
     ) -> None:
         super().__init__(dim, site, affine, bias, device, dtype, alpha=_alpha0_at(site, alpha0, alpha0_by_site))
+        self.kernel = known_kernel(kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        return dyt(x, self.alpha, self.weight, self.bias)
+        return dyt(x, self.alpha, self.weight, self.bias, self.kernel)
 
 
 @register("derf")
@@ -113,6 +116,7 @@ class Derf(PointwiseNorm):
         alpha0: where alpha starts.
         alpha0_by_site: where it starts at a site of SITES instead; None there means alpha0.
         shift0: where the shift starts.
+        kernel: as in `norms.dyt`.
     """
 
     alpha: nn.Parameter
@@ -129,12 +133,14 @@ class Derf(PointwiseNorm):
         alpha0: float = 0.5,
         alpha0_by_site: AlphaBySite | None = None,
         shift0: float = 0.0,
+        kernel: str = "auto",
     ) -> None:
         alpha = _alpha0_at(site, alpha0, alpha0_by_site)
         super().__init__(dim, site, affine, bias, device, dtype, alpha=alpha, shift=number("shift0", shift0))
+        self.kernel = known_kernel(kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        return derf(x, self.alpha, self.shift, self.weight, self.bias)
+        return derf(x, self.alpha, self.shift, self.weight, self.bias, self.kernel)
 
 
 @register("none")

@@ -1,0 +1,297 @@
+"""The Triton kernels against float64: on the GPU, or on small shapes in Triton's interpreter.
+
+Triton chooses between them when it is imported, so that without a GPU test_norms_kernels_interpreted.py runs this file
+in a process of its own. `pytest -m gpu` runs all of it on a GPU.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.norms import derf, dyt, kernels, make_norm
+from {{cookiecutter.package_name}}.norms.kernels import accuracy, op
+
+DEVICE = "cuda" if torch.cuda.is_available() and not op.INTERPRETED else "cpu"
+pytestmark = [
+    *([pytest.mark.gpu] if DEVICE == "cuda" else []),
+    pytest.mark.skipif(DEVICE == "cpu" and not op.INTERPRETED, reason="needs an NVIDIA GPU, or TRITON_INTERPRET=1"),
+]
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {"dyt": dyt, "derf": derf}
+AFFINE = {"weight and bias": ("weight", "bias"), "weight": ("weight",), "bias": ("bias",), "neither": ()}
+each_function = pytest.mark.parametrize("name", FUNCTIONS)
+on_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="needs an NVIDIA GPU")
+
+
+def formula(x: Tensor, alpha: Tensor, **rest: Tensor) -> Tensor:
+    f = torch.erf(alpha * x + rest["shift"]) if "shift" in rest else torch.tanh(alpha * x)
+    return rest.get("weight", 1) * f + rest.get("bias", 0)
+
+
+def arguments(
+    name: str, shape=(5, 12), dtype=torch.float32, affine=("weight", "bias"), std=2.0, parameters=torch.float32
+) -> dict[str, Tensor]:
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    tensors = {"x": (std * torch.randn(*shape, generator=generator, device=DEVICE)).to(dtype)}
+    tensors |= {"alpha": torch.tensor([0.7]), "shift": torch.tensor([-0.3])}
+    tensors |= {key: torch.randn(shape[-1], generator=generator, device=DEVICE) for key in ("weight", "bias")}
+    wanted = ("x", "alpha", *(["shift"] if name == "derf" else []), *affine)
+    return {key: tensors[key].to(DEVICE, dtype if key == "x" else parameters).requires_grad_() for key in wanted}
+
+
+def results(function: Callable[..., Tensor], tensors: dict[str, Tensor], **options: Any) -> dict[str, Tensor]:
+    y = function(**tensors, **options)
+    dy = torch.randint(-127, 128, y.shape, generator=torch.Generator().manual_seed(1)).to(y.device, y.dtype) / 64
+    return {"y": y.detach(), **dict(zip(tensors, torch.autograd.grad(y, list(tensors.values()), dy), strict=True))}
+
+
+def double(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: tensor.detach().double().requires_grad_() for key, tensor in tensors.items()}
+
+
+def assert_equals_formula(name: str, tensors: dict[str, Tensor]) -> None:
+    """Within rounding to the dtype at hand, the stated error of the curve, and fp32 sums."""
+    found, expected = results(FUNCTIONS[name], tensors, kernel="triton"), results(formula, double(tensors))
+    low = tensors["x"].dtype != torch.float32
+    for key, value in expected.items():
+        dtype = tensors["x" if key == "y" else key].dtype
+        assert (found[key].dtype, found[key].shape) == (dtype, value.shape), key
+        f_error = 6e-4 if low and key in ("y", "weight") else 1e-6  # hardware tanh, and erf of 16 bits
+        summed = tensors["x"].numel() / value.numel() if key not in ("y", "x") else 1
+        absolute = f_error * 3 * max(1.0, math.sqrt(summed))
+        # The interpreter cuts bf16 off where GPUs round.
+        step = torch.finfo(dtype).eps * (1 if DEVICE == "cpu" and dtype == torch.bfloat16 else 0.5)
+        torch.testing.assert_close(found[key].double(), value, rtol=step + 1e-5, atol=absolute)
+
+
+@each_function
+@pytest.mark.parametrize("affine", AFFINE.values(), ids=AFFINE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_values_and_gradients(name, affine, dtype):
+    assert_equals_formula(name, arguments(name, (5, 12), dtype, affine))
+
+
+@each_function
+@pytest.mark.parametrize("shape", [(1, 1), (7,), (70, 64), (3, 5, 300), (40, 129), (2, 1024), (4, 256)])
+def test_shapes(name, shape):
+    assert_equals_formula(name, arguments(name, shape))
+    assert_equals_formula(name, arguments(name, shape, affine=()))
+
+
+@on_gpu
+@each_function
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "shape", [(2048, 64), (8192, 384), (1000, 1000), (4096, 768), (777, 4097), (300, 16384), (200_000, 128)]
+)
+def test_large_shapes(name, dtype, shape):
+    assert_equals_formula(name, arguments(name, shape, dtype))
+
+
+@on_gpu
+@each_function
+def test_more_than_2_to_the_31_elements(name):
+    x = torch.zeros(2**31 // 1024 + 3, 1024, dtype=torch.bfloat16, device="cuda")
+    x[-1] = 1
+    norm = make_norm(name, 1024, device="cuda")
+    x, small = x.requires_grad_(), x[-2:].clone().requires_grad_()
+    y, expected = norm(x), norm(small)
+    assert torch.equal(y[-2:], expected)
+    gradients = [torch.autograd.grad(out.sum(), to)[0][-2:] for out, to in ((y, x), (expected, small))]
+    assert torch.equal(*gradients)
+
+
+@each_function
+@pytest.mark.parametrize("parameters", [torch.bfloat16, torch.float64])
+def test_gradients_have_the_dtype_of_their_parameter(name, parameters):
+    assert_equals_formula(name, arguments(name, dtype=torch.bfloat16, parameters=parameters))
+
+
+@each_function
+@pytest.mark.parametrize("shape", [(0, 12), (2, 0, 12), (3, 0)])
+def test_empty_input_has_zero_gradients(name, shape):
+    found = results(FUNCTIONS[name], arguments(name, shape), kernel="triton")
+    assert found["y"].shape == found["x"].shape == shape
+    assert not any(gradient.any() for gradient in found.values())
+
+
+@each_function
+def test_non_contiguous_input(name):
+    tensors = arguments(name, (4, 6, 12))
+    x = tensors["x"].detach()
+    for view in x.transpose(0, 1), x[::2], x[:1].expand(3, -1, -1), torch.cat([x, x], -1)[..., :12]:
+        assert_equals_formula(name, {**tensors, "x": view.requires_grad_()})
+
+
+@each_function
+def test_only_what_is_needed_is_computed_and_it_is_the_same(name):
+    tensors = arguments(name, (9, 40))
+    everything = results(FUNCTIONS[name], tensors, kernel="triton")
+    for key in tensors:
+        some = {k: t.detach().requires_grad_(k == key) for k, t in tensors.items()}
+        y = FUNCTIONS[name](**some, kernel="triton")
+        dy = torch.randint(-127, 128, y.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE, y.dtype) / 64
+        assert torch.equal(torch.autograd.grad(y, some[key], dy)[0], everything[key])
+
+
+@each_function
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_two_runs_agree_bit_for_bit(name, dtype):
+    tensors = arguments(name, (300, 96) if DEVICE == "cpu" else (50_000, 768), dtype)
+    first, second = (results(FUNCTIONS[name], tensors, kernel="triton") for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@each_function
+def test_autocast_changes_nothing(name):
+    tensors = arguments(name)
+    plain = results(FUNCTIONS[name], tensors, kernel="triton")
+    with torch.autocast(DEVICE, dtype=torch.bfloat16):
+        cast = results(FUNCTIONS[name], tensors, kernel="triton")
+    assert all(torch.equal(plain[key], cast[key]) for key in plain)
+
+
+@each_function
+def test_backward_keeps_the_input_and_nothing_else_of_its_size(name):
+    tensors = arguments(name, (64, 32))
+    saved: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        FUNCTIONS[name](**tensors, kernel="triton")
+    assert [t.data_ptr() for t in saved if t.numel() == 64 * 32] == [tensors["x"].data_ptr()]
+
+
+@each_function
+@pytest.mark.parametrize("affine", [(), ("weight",), ("weight", "bias")])
+def test_opcheck(name, affine):
+    tensors = arguments(name, affine=affine)
+    inputs = [tensors.get(key) for key in ("x", "alpha", "shift", "weight", "bias")]
+    curve = "erf" if name == "derf" else "tanh"
+    torch.library.opcheck(op.pointwise, (*inputs, curve))
+    plain = [None if tensor is None else tensor.detach() for tensor in inputs]
+    needed = [tensor is not None for tensor in inputs]
+    torch.library.opcheck(op.pointwise_backward, (torch.ones_like(tensors["x"]), *plain, curve, needed))
+
+
+@each_function
+def test_compiles_and_exports_as_one_operator(name):
+    norm = make_norm(name, 12, device=DEVICE, kernel="triton")
+    x = arguments(name)["x"]
+    for backend in "eager", "aot_eager":
+        compiled = torch.compile(copy.deepcopy(norm), fullgraph=True, backend=backend, dynamic=True)
+        assert torch.equal(compiled(x), norm(x))
+        compiled(x).sum().backward()
+    program = torch.export.export(norm, (x.detach(),))
+    assert [node.target for node in program.graph.nodes if "pointwise" in str(node.target)] == [
+        op.pointwise._opoverload
+    ]
+    assert torch.equal(program.module()(x), norm(x))
+
+
+@each_function
+def test_under_compile_auto_is_the_formula(name):
+    norm = make_norm(name, 12, device=DEVICE)
+    nodes: list[str] = []
+
+    def backend(graph, _):
+        nodes.append(graph.print_readable(print_output=False))
+        return graph
+
+    torch.compile(norm, fullgraph=True, backend=backend)(arguments(name)["x"])
+    assert nodes
+    assert "pointwise." not in "".join(nodes)
+
+
+@each_function
+def test_second_derivatives(name):
+
+    def second(function: Callable[..., Tensor], tensors: dict[str, Tensor], **options: Any) -> tuple[Tensor, ...]:
+        given = list(tensors.values())
+        first = torch.autograd.grad(function(**tensors, **options).sum(), given, create_graph=True)
+        size = torch.stack([gradient.double().square().sum() for gradient in first]).sum()
+        return torch.autograd.grad(size, given, materialize_grads=True)
+
+    tensors = arguments(name, (2, 3))
+    found, expected = second(FUNCTIONS[name], tensors, kernel="triton"), second(formula, double(tensors))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-5)
+
+
+@each_function
+def test_activation_checkpointing(name):
+    tensors = arguments(name)
+
+    def function(**given: Tensor) -> Tensor:
+        return torch.utils.checkpoint.checkpoint(lambda: FUNCTIONS[name](**given, kernel="triton"), use_reentrant=False)
+
+    torch.testing.assert_close(results(function, tensors), results(FUNCTIONS[name], tensors, kernel="triton"))
+
+
+def test_torch_func_is_refused():
+    tensors = {key: tensor.detach() for key, tensor in arguments("dyt").items()}
+    for transform in (
+        torch.func.grad(lambda x: dyt(**{**tensors, "x": x}, kernel="triton").sum()),
+        torch.func.vmap(lambda x: dyt(**{**tensors, "x": x}, kernel="triton")),
+    ):
+        with pytest.raises(UsageError, match=r"norm.kernel=triton: torch.func cannot transform its kernels; choose"):
+            transform(tensors["x"])
+
+
+def test_what_it_refuses():
+    x = torch.ones(2, 12, dtype=torch.float64, device=DEVICE)
+    with pytest.raises(UsageError, match="its kernels take float32, bfloat16 and float16, not float64"):
+        dyt(x, torch.ones(1), kernel="triton")
+    assert kernels.obstacle(x.float()) is None
+
+
+def errors(curve: Callable[..., Any], exact: Callable[[Tensor], Tensor], u: Tensor, relative: bool) -> float:
+    error = (curve(u).double() - exact(u.double())).abs()
+    return (error / exact(u.double()).abs() if relative else error).max().item()
+
+
+def test_curves_keep_to_their_stated_errors():
+    """Through the kernels: alpha 1, weight 1. The hardware's tanh is off by more than that of the interpreter."""
+    one, zero = torch.ones(1, device=DEVICE), torch.zeros(1, device=DEVICE)
+    u = torch.cat([torch.linspace(1e-3, 9, 6000), torch.logspace(-6, 1, 2000)]).to(DEVICE)
+    u = torch.cat([u, -u])[:, None]
+    assert errors(lambda u: dyt(u, one, kernel="triton"), torch.tanh, u, True) < 3e-7
+    assert errors(lambda u: derf(u, one, zero, kernel="triton"), torch.erf, u, True) < 3e-7
+    low = u.to(torch.float16)
+    half_a_step = 2**-12
+    error = errors(lambda u: derf(u, one, zero, kernel="triton"), torch.erf, low, False)
+    assert error < half_a_step + 1.5e-4
+    error = errors(lambda u: dyt(u, one, kernel="triton"), torch.tanh, low, False)
+    assert error < half_a_step + (2**-11 if DEVICE == "cuda" else 0) + 1e-6
+
+
+@each_function
+def test_slopes_keep_to_their_stated_errors(name):
+    """Also where the curve is nearly 1, and 1 - f * f of it would be 0."""
+    u = torch.linspace(-9, 9, 4001, device=DEVICE)[:, None].requires_grad_()
+    scalars = [torch.ones(1, device=DEVICE), torch.zeros(1, device=DEVICE)][: 1 if name == "dyt" else 2]
+    slope = torch.autograd.grad(FUNCTIONS[name](u, *scalars, kernel="triton").sum(), u)[0].double()
+    v = u.detach().double()
+    exact = 1 / torch.cosh(v).square() if name == "dyt" else 2 / math.sqrt(math.pi) * torch.exp(-v.square())
+    assert ((slope - exact).abs() - 4e-6 * exact).max() < 1e-12
+
+
+@each_function
+@pytest.mark.parametrize("kernel", ["plain", "triton"])
+@pytest.mark.parametrize("dtype", accuracy.DTYPES)
+def test_accuracy(name, kernel, dtype):
+    """The bounds behind the table of docs/kernels.md. y reaches 4, and there its dtype takes steps of 4 eps."""
+    eps = torch.finfo(dtype).eps
+    for std in accuracy.STDS:
+        found = accuracy.errors(name, kernel, dtype, std, rows=32)
+        assert found["y"][0] < 4 * eps
+        assert found["gradient of x"][0] < 8 * eps
+        assert found["gradients of parameters"][0] < (1e-4 if dtype == torch.float32 else 1e-3)
