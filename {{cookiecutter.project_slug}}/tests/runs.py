@@ -19,6 +19,7 @@ SHORT = [
     "trainer.log_every_n_steps=1",
     "trainer.max_epochs=2",
     "monitor.every_n_steps=4",
+    "monitor.curves=",
 ]
 
 

@@ -1,17 +1,26 @@
 """What the monitor says about the norms, against the same numbers computed here."""
 
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 from torch import nn
 
 from {{cookiecutter.package_name}}.build import build_data, build_task
 from {{cookiecutter.package_name}}.callbacks import norm_statistics
-from {{cookiecutter.package_name}}.callbacks.norm_monitor import NormMonitor
+from {{cookiecutter.package_name}}.callbacks.norm_monitor import NormMonitor, correlation
 from {{cookiecutter.package_name}}.config import compose
 from {{cookiecutter.package_name}}.norms import make_norm
+from {{cookiecutter.package_name}}.tasks.base import Task
 
+from .conftest import each_family
 from .runs import Start, Tiny, rows, scalars
+from .test_resume import resume
 
 
 class Late(nn.Module):
@@ -29,9 +38,11 @@ class Late(nn.Module):
 
 def readings(net: nn.Module, *inputs: torch.Tensor) -> dict[str, float]:
     sums = norm_statistics.norm_sums(net, inputs)
-    totals = [row.tolist() for row in sums.values()]
-    alphas = norm_statistics.scalar_readings(net, list(sums))
-    return norm_statistics.input_readings(list(sums), totals, {tag.partition("/")[2] for tag in alphas})
+    layers = [name for name in norm_statistics.named_norms(net) if name in sums]
+    layers.sort(key=list(sums).index)
+    alphas = norm_statistics.scalar_readings(net, layers)
+    totals = {name: row.tolist() for name, row in sums.items()}
+    return norm_statistics.input_readings(layers, totals, {tag.partition("/")[2] for tag in alphas})
 
 
 def test_statistics_by_hand_and_in_order_of_execution() -> None:
@@ -77,7 +88,7 @@ def test_looking_changes_nothing(tiny: Tiny) -> None:
     norm_statistics.norm_sums(net, inputs)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items()), "running statistics too"
-    assert not any(module._forward_pre_hooks for module in net.modules())
+    assert not any(module._forward_hooks for module in net.modules())
 
 
 def test_a_compiled_net_is_looked_into(tiny: Tiny) -> None:
@@ -86,7 +97,7 @@ def test_a_compiled_net_is_looked_into(tiny: Tiny) -> None:
     net.compile(backend="eager")
     net(*inputs)
     assert readings(net, *inputs) == plain
-    assert [name for name, _ in norm_statistics.named_norms(net)] == tiny.norms
+    assert list(norm_statistics.named_norms(net)) == tiny.norms
 
 
 def test_once_a_step_while_gradients_accumulate(start: Start, tiny: Tiny) -> None:
@@ -103,26 +114,115 @@ def test_off_means_off(start: Start) -> None:
     assert not (run / "alpha.png").exists()
 
 
-def test_one_chart_for_all_layers_and_a_heat_map(start: Start) -> None:
-    run, _ = start()
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.plugins.custom_scalar import layout_pb2
+def layout_of(run: Path) -> dict[str, dict[str, list[str]]]:
+    layout = layout_pb2.Layout()
+    config = events_of(run).Tensors("custom_scalars__config__")[0]
+    layout.ParseFromString(config.tensor_proto.string_val[0])
+    return {group.title: {chart.title: list(chart.multiline.tag) for chart in group.chart} for group in layout.category}
 
+
+def events_of(run: Path) -> EventAccumulator:
     events = EventAccumulator(str(run))
     events.Reload()
-    layout = layout_pb2.Layout()
-    layout.ParseFromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
-    charts = {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
-    assert set(charts) == {"alpha of every layer", "1/std of every norm's input", "share of saturated inputs"}
-    assert charts["alpha of every layer"] == ["alpha/.*"]
-    assert "alpha over depth and step" in events.Tags()["images"]
-    with Image.open(run / "alpha.png") as picture:
-        assert picture.width > 500
-        assert len(picture.convert("RGB").getcolors(2**24) or []) > 50, "a colour scale, not a blank page"
+    return events
+
+
+def test_charts_for_all_layers_and_pictures(start: Start, tiny: Tiny) -> None:
+    run, _ = start("monitor.curves=first,last")
+    charts = layout_of(run)
+    assert list(charts) == ["alpha", "saturation and stream", "training"]
+    assert charts["alpha"]["alpha of every layer"] == ["alpha/.*"]
+    tags = [tag for group in charts.values() for chart in group.values() for tag in chart]
+    found = scalars(run)
+    assert all(any(re.match(tag, one) for one in found) for tag in tags), "no empty chart"
+    events = events_of(run)
+    assert [image.step for image in events.Images("output against input")] == [0, 12]
+    assert [image.step for image in events.Images("alpha over depth and step")] == [12]
+    assert [image.step for image in events.Images("alpha against 1 over std")] == [12]
+    for name in ("alpha", "alpha_vs_inverse_std", "curves"):
+        with Image.open(run / f"{name}.png") as picture:
+            assert picture.width > 500
+            assert len(picture.convert("RGB").getcolors(2**24) or []) > 50, "colours, not a blank page"
+
+
+def test_a_normalisers_curves_are_fitted_and_it_has_no_charts_of_alpha(start: Start, tiny: Tiny) -> None:
+    run, _ = start("norm=ln", f"monitor.curves=0,{tiny.norms[1]}", "trainer.max_epochs=1")
+    charts = layout_of(run)
+    assert list(charts) == ["saturation and stream", "training"]
+    assert not [title for group in charts.values() for title in group if "alpha" in title or "saturated" in title]
+    for group in charts.values():
+        for tags in group.values():
+            assert all(any(re.match(tag, one) for one in scalars(run)) for tag in tags), "no empty chart"
+    fits = {tag: values for tag, values in scalars(run).items() if tag.startswith("fit_")}
+    layers = [f"00_{tiny.norms[0]}", f"01_{tiny.norms[1]}"]
+    assert set(fits) == {f"{kind}/{layer}" for kind in ("fit_tanh", "fit_line") for layer in layers}
+    for layer in layers:
+        pairs = zip(fits[f"fit_tanh/{layer}"], fits[f"fit_line/{layer}"], strict=True)
+        assert all(1 >= tanh[1] >= line[1] - 1e-3 > 0 for tanh, line in pairs)
+    assert not (run / "alpha_vs_inverse_std.png").exists()
+
+
+def test_correlation_is_pearsons_of_the_logarithms(start: Start, tiny: Tiny) -> None:
+    run, _ = start("optim.lr=1.0e-2")
+    found = scalars(run)
+    layers = [f"{number:02}_{name}" for number, name in enumerate(tiny.norms)]
+    ends = [[found[f"{kind}/{layer}"][-1][1] for layer in layers] for kind in ("alpha", "inverse_std")]
+    logs = torch.tensor(ends, dtype=torch.float64).log()
+    logged = found["alpha_vs_inverse_std/correlation"]
+    assert [step for step, _ in logged] == [4, 8, 12], "at the start all alphas are the same"
+    assert logged[-1][1] == pytest.approx(torch.corrcoef(logs)[0, 1].item(), rel=1e-4)
+    assert correlation({"a": -0.5, "b": 1.0, "c": 2.0}, {"a": 1.0, "b": 2.0, "c": 4.0}) == pytest.approx(1.0)
+    assert correlation({"a": 0.5, "b": 0.0}, {"a": 1.0, "b": 2.0}) is None
+    assert correlation({"a": 0.5, "b": float("nan")}, {"a": 1.0, "b": 2.0}) is None
+
+
+@each_family
+def test_gradients_of_alpha_are_those_of_the_step(start: Start, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of both batches that it accumulates over, before they are clipped."""
+    seen = {}
+    clip = Task.configure_gradient_clipping
+
+    def watch(task: Task, *args: Any, **kwargs: Any) -> None:
+        alpha = task.net.get_submodule(tiny.norms[1]).alpha
+        seen[task.trainer.global_step] = abs(alpha.grad.item())
+        clip(task, *args, **kwargs)
+
+    monkeypatch.setattr(Task, "configure_gradient_clipping", watch)
+    argv = ["data.batch_size=16", "trainer.limit_train_batches=12", "trainer.max_epochs=1"]
+    run, _ = start(*argv, "optim.clip_norm=0.01", "ema.decay=0.9")
+    logged = scalars(run)[f"alpha_grad/01_{tiny.norms[1]}"]
+    assert [step for step, _ in logged] == [0, 4]
+    assert [value for _, value in logged] == pytest.approx([seen[0], seen[4]])
+
+
+@each_family
+def test_what_leaves_the_last_block_is_logged_once(tiny: Tiny) -> None:
+    """It is what the last norm is fed, unless that comes after the mean over tokens."""
+    net, inputs = net_and_inputs(tiny, "norm=dyt")
+    outputs: list[torch.Tensor] = []
+    for name in "blocks.0", "blocks.1":
+        net.get_submodule(name).register_forward_hook(lambda module, args, output: outputs.append(output))
+    values = readings(net, *inputs)
+    first, last = (output.double().std(correction=0).item() for output in outputs)
+    assert values[f"input_std/02_{tiny.norms[2]}"] == pytest.approx(first, rel=1e-5)
+    candidates = [tag for tag in values if tag.startswith(("output_std/", f"input_std/04_{tiny.norms[-1]}"))]
+    assert sum(values[tag] == pytest.approx(last, rel=1e-5) for tag in candidates) == 1
+
+
+def test_a_warning_is_said_once_however_often_a_run_is_resumed(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+    run, _ = start("norm.alpha0=500", "trainer.max_epochs=1")
+    said = [line for line in capfd.readouterr().out.splitlines() if line.startswith("warning:")]
+    assert len([line for line in said if "saturates on" in line]) == 1
+    assert "(and so " in said[0]
+    start(cfg=resume(run, "trainer.max_epochs=2"))
+    assert "saturates on" not in capfd.readouterr().out
 
 
 def test_history_survives_a_checkpoint() -> None:
     one, other = NormMonitor(), NormMonitor()
     one.layers, one.steps, one.alphas = ["norm"], [0, 50], [{"alpha/00_norm": 0.5}, {"alpha/00_norm": 0.6}]
+    one.inverse_stds = [{"inverse_std/00_norm": 1.0}, {"inverse_std/00_norm": 1.1}]
+    one.warnings.of_readings({"saturated/00_norm": 0.95}, {})
     other.load_state_dict(one.state_dict())
-    assert (other.layers, other.steps, other.alphas) == (one.layers, one.steps, one.alphas)
+    assert other.state_dict() == one.state_dict()
+    assert other.warnings.told == ["saturated"]

@@ -41,10 +41,11 @@ def test_every_norm_learns(start: Start, tiny: Tiny, norm: str) -> None:
 
 @each_family
 def test_a_run_directory_holds_everything(start: Start, tiny: Tiny) -> None:
-    run, values = start("norm=derf")
+    run, values = start("norm=derf", "monitor.curves=first,last")
     assert run.name == f"{tiny.family}-derf-1"
     assert {path.name for path in run.iterdir() if "tfevents" not in path.name} == {
-        *("config.yaml", "metrics.csv", "summary.json", "alpha.png", "checkpoints", *tiny.files),
+        *("config.yaml", "metrics.csv", "summary.json", "checkpoints", *tiny.files),
+        *("alpha.png", "alpha_vs_inverse_std.png", "curves.png"),
     }
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
@@ -75,7 +76,7 @@ def test_alpha_of_every_layer_is_in_the_events(start: Start, tiny: Tiny) -> None
     run, _ = start("norm=derf")
     found = scalars(run)
     layers = [f"{number:02}_{name}" for number, name in enumerate(tiny.norms)]
-    for quantity in ("alpha", "shift", "input_std", "inverse_std", "saturated"):
+    for quantity in ("alpha", "shift", "input_std", "inverse_std", "saturated", "alpha_grad"):
         assert [tag for tag in found if tag.startswith(f"{quantity}/")] == [f"{quantity}/{layer}" for layer in layers]
     steps = [step for step, _ in found[f"alpha/{layers[0]}"]]
     assert steps == [0, 4, 8, 12], "every 4 steps, and at the end"

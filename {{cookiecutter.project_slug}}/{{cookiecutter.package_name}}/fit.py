@@ -11,6 +11,8 @@ from omegaconf import DictConfig
 from .build import build_data, build_loggers, build_net, build_task, build_trainer, training_device
 from .callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from .callbacks.console import ProgressBar, ProgressLines
+from .callbacks.hparams import HParams
+from .callbacks.norm_curves import check_chosen
 from .callbacks.norm_monitor import NormMonitor
 from .callbacks.record import ConfigRecord
 from .callbacks.resume import ExactResume
@@ -44,6 +46,7 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
     data.prepare_data()  # a download that fails does so before anything is made
     data.check_trainable(cfg.data.total_batch_size // data.batch_size)  # and before a net for a context of millions
     task = build_task(cfg, training_device(cfg))
+    check_chosen(cfg.monitor.curves, task.net)
     with open_run(cfg) as run:
         if cfg.init.weights and run.checkpoint is None:
             initialise_(task, cfg, data)
@@ -116,7 +119,8 @@ def _train(cfg: DictConfig, run: Run, data: DataModule, task: Task) -> dict[str,
             StepSeeding(cfg.seed),
             ExactResume(),
             FinalValidation(),
-            NormMonitor(cfg.monitor.every_n_steps, cfg.monitor.samples, run.path),
+            NormMonitor(cfg.monitor.every_n_steps, cfg.monitor.samples, cfg.monitor.curves, run.path),
+            HParams(cfg),
             throughput,
             BestCheckpoint(run.checkpoints, cfg.task.monitor, cfg.task.monitor_mode),
             LastCheckpoint(run.checkpoints, every),
