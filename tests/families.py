@@ -22,7 +22,6 @@ IMPORTED = {
     "data/prepared": {"dit", "llm"},
     "models/init": {"vit", "dit", "llm"},
     "models/layers": {"dit", "llm"},
-    "options": {"dit", "llm"},
     "pictures": {"vit", "dit"},
 }
 LIBRARIES = {

@@ -1,0 +1,1 @@
+"""Many runs and what they say together: combinations, the processes that train them, statistics, figures, a report."""

@@ -1,0 +1,62 @@
+"""What a few seeds say, and how sure they are."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy.stats import t
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation over `n` seeds; there is none of a single one."""
+
+    mean: float
+    std: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of the differences by seed, and the ends of its confidence interval where there is one."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def has_interval(self) -> bool:
+        return self.low is not None
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+
+def spread(values: Sequence[float]) -> Spread | None:
+    """None of no values."""
+    if not values:
+        return None
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return Spread(mean, None, 1)
+    return Spread(mean, math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1)), len(values))
+
+
+def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
+    """`ours` less `theirs` by seed: the mean, and Student's interval, ± t std / sqrt(n) with n - 1 degrees of freedom.
+
+    Pairs take out what a seed does to both, its order of the data say. There is no interval of one seed, nor where all
+    differences are equal, which a metric that counts few samples can come to. None without a seed in common.
+    """
+    differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    one = spread(differences)
+    if one is None:
+        return None
+    if not one.std or one.std < 1e-12 * max(map(abs, differences)):
+        return Difference(one.mean, None, None, one.n)
+    half = float(t.ppf((1 + CONFIDENCE) / 2, one.n - 1)) * one.std / math.sqrt(one.n)
+    return Difference(one.mean, one.mean - half, one.mean + half, one.n)
