@@ -92,7 +92,7 @@ def gone(everything: set[str], chosen: str) -> set[str]:
     """What a project that is baked for `chosen` alone lacks of `everything`."""
     gone = files_without(everything, FAMILIES, [chosen]) - render(VIT_TOY)
     if chosen == "vit_toy":  # looks at the same images
-        gone -= files_of_data(everything, "images")
+        gone -= files_of_data(everything, "images") | {"my_project/pictures.py"}
     for family, files in {"toy": TOY, "vit_toy": VIT_TOY}.items():
         if chosen != family:
             gone |= render(files)

@@ -31,7 +31,7 @@ def test_a_folder_of_transformers(folder: Path) -> None:
     assert distances["fresh"].relative == 0
     task, distances = initialised(compose([*ARGV, "norm=dyt", "model.embed_scale=false", f"init={folder}"]))
     assert distances["calibrated"].relative < distances["fresh"].relative
-    assert torch.equal(task.net.head.weight, same.net.head.weight)
+    assert torch.equal(task.net.get_parameter("head.weight"), same.net.get_parameter("head.weight"))
 
 
 def test_refusals(folder: Path) -> None:

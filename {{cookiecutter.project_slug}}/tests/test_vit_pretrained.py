@@ -1,6 +1,7 @@
 """ViTs that start from timm's weights."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -16,7 +17,7 @@ from .runs import Start
 from .test_pretrained import initialised
 from .vit_tiny import TINY
 
-SIZES = {"img_size": 8, "in_chans": 1, "patch_size": 2, "embed_dim": 32, "depth": 2, "num_heads": 2}
+SIZES: dict[str, Any] = {"img_size": 8, "in_chans": 1, "patch_size": 2, "embed_dim": 32, "depth": 2, "num_heads": 2}
 ARGV = [*TINY.argv, "norm=dyt", "init.samples=64"]
 
 
@@ -34,30 +35,29 @@ def weights(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return file, net.eval()
 
 
-def test_a_file_of_timm_with_other_classes(
-    weights: tuple[Path, nn.Module], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_of_timm_with_other_classes(weights: tuple[Path, nn.Module], capsys: pytest.CaptureFixture[str]) -> None:
     file, theirs = weights
     task, distances = initialised(compose([*ARGV, f"init={file}"]))
     assert "5 norms replaced; head: of another size there, starts anew\n" in capsys.readouterr().out
-    assert task.net.head.weight.shape == (10, 32)
-    assert torch.equal(task.net.blocks[1].mlp.fc1.weight, theirs.blocks[1].mlp.fc1.weight)
+    weight = "blocks.1.mlp.fc1.weight"
+    assert task.net.get_parameter("head.weight").shape == (10, 32)
+    assert torch.equal(task.net.get_parameter(weight), theirs.get_parameter(weight))
     assert distances["calibrated"].relative < distances["fresh"].relative
 
 
-def test_timms_layer_norm_is_ours(weights: tuple[Path, nn.Module]) -> None:
+def test_timms_layer_norm_is_ours(weights: tuple[Path, Any]) -> None:
     file, theirs = weights
     task, _ = initialised(compose([*ARGV, "norm=ln", f"init={file}"]))
     x = torch.randn(4, 1, 8, 8)
+    ours: Any = task.net.eval()
     with torch.no_grad():
-        ours = task.net.eval().forward_features(x)  # type: ignore[operator]
-        assert torch.equal(ours, theirs.forward_features(x))  # type: ignore[operator]
-    assert torch.equal(task.net.fc_norm.weight, theirs.fc_norm.weight)
+        assert torch.equal(ours.forward_features(x), theirs.forward_features(x))
+    assert torch.equal(ours.fc_norm.weight, theirs.fc_norm.weight)
 
 
 def test_a_name_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is asked of timm; the weights of a small net stand in for those that it would fetch."""
-    asked = {}
+    asked: dict[str, object] = {}
 
     def create_model(name: str, **settings: object) -> nn.Module:
         asked.update(settings, name=name)
