@@ -11,8 +11,8 @@ from torch import Generator
 from torchvision.transforms.v2.functional import adjust_contrast
 
 from {{cookiecutter.package_name}}.config import compose, plain
-from {{cookiecutter.package_name}}.data import images, images_shift
-from {{cookiecutter.package_name}}.data.images_shift import KINDS, STRENGTHS, blur_of, corrupted, pixelated, share_of
+from {{cookiecutter.package_name}}.data import images
+from {{cookiecutter.package_name}}.data import images_shift as shift
 
 EVERY = range(1, 6)
 
@@ -44,15 +44,15 @@ def pixels(data, index, section):
 @pytest.mark.parametrize("strength", EVERY)
 def test_noise_has_the_moments_of_its_law(strength):
     grey = torch.full((1, 400, 400), 0.5)
-    amount = {kind: STRENGTHS[kind][strength - 1] for kind in KINDS}
+    amount = {kind: shift.STRENGTHS[kind][strength - 1] for kind in shift.KINDS}
     if strength < 3:  # what hardly meets the ends of the range
-        normal = corrupted(grey, "gaussian_noise", strength, random())
+        normal = shift.corrupted(grey, "gaussian_noise", strength, random())
         assert normal.mean().item() == pytest.approx(0.5, abs=0.002)
         assert normal.std().item() == pytest.approx(amount["gaussian_noise"], rel=0.02)
-        shot = corrupted(grey, "shot_noise", strength, random())
+        shot = shift.corrupted(grey, "shot_noise", strength, random())
         assert shot.mean().item() == pytest.approx(0.5, abs=0.002)
         assert shot.var().item() == pytest.approx(0.5 / amount["shot_noise"], rel=0.03)
-    impulse = corrupted(grey, "impulse_noise", strength, random())
+    impulse = shift.corrupted(grey, "impulse_noise", strength, random())
     for level in (0.0, 1.0):
         assert (impulse == level).float().mean().item() == pytest.approx(amount["impulse_noise"] / 2, rel=0.05)
 
@@ -60,14 +60,14 @@ def test_noise_has_the_moments_of_its_law(strength):
 def test_contrast_is_torchvisions_on_grey_images():
     grey = picture(1)
     for strength, factor in zip(EVERY, (0.4, 0.3, 0.2, 0.1, 0.05), strict=True):
-        torch.testing.assert_close(corrupted(grey, "contrast", strength, random()), adjust_contrast(grey, factor))
+        torch.testing.assert_close(shift.corrupted(grey, "contrast", strength, random()), adjust_contrast(grey, factor))
 
 
 def test_brightness_is_added_to_the_value_of_hsv():
     colours = picture(3, 6)
     colours[:, 0, 0] = 0
     for strength, amount in zip(EVERY, (0.1, 0.2, 0.3, 0.4, 0.5), strict=True):
-        ours = corrupted(colours, "brightness", strength, random())
+        ours = shift.corrupted(colours, "brightness", strength, random())
         for y, x in np.ndindex(6, 6):
             hue, saturation, value = colorsys.rgb_to_hsv(*colours[:, y, x].tolist())
             expected = colorsys.hsv_to_rgb(hue, saturation, min(value + amount, 1))
@@ -77,11 +77,11 @@ def test_brightness_is_added_to_the_value_of_hsv():
 @pytest.mark.parametrize("side", [8, 32, 224])
 def test_blur_is_scipys(side):
     grey = picture(1, side)
-    sigma = blur_of(6, side)
+    sigma = shift.blur_of(6, side)
     radius = min(int(np.ceil(4 * sigma)), side - 1)
     blur = import_module("scipy.ndimage").gaussian_filter  # which ships no types
     expected = blur(grey[0].double().numpy(), sigma, mode="mirror", radius=radius)
-    ours = corrupted(grey, "gaussian_blur", 5, random())
+    ours = shift.corrupted(grey, "gaussian_blur", 5, random())
     torch.testing.assert_close(ours[0].double(), torch.from_numpy(expected), atol=1e-5, rtol=0)
 
 
@@ -89,30 +89,30 @@ def test_pixels_are_means_of_boxes():
     image = picture(3, 224)
     boxes = image.double().numpy().reshape(3, 56, 4, 56, 4).mean((2, 4))
     expected = torch.from_numpy(np.kron(boxes, np.ones((1, 4, 4))))
-    ours = corrupted(image, "pixelate", 5, random())
+    ours = shift.corrupted(image, "pixelate", 5, random())
     torch.testing.assert_close(ours.double(), expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(pixelated(image, 224), image)
+    torch.testing.assert_close(shift.pixelated(image, 224), image)
     # three boxes of 4/3 pixels: the middle ones lie in two of them, by one and two thirds
     row = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(1, 4, 4)
-    assert pixelated(row, 3)[0, 0].tolist() == pytest.approx([0.75, 0.25, 0, 0])
+    assert shift.pixelated(row, 3)[0, 0].tolist() == pytest.approx([0.75, 0.25, 0, 0])
 
 
 def test_lengths_are_the_benchmarks_at_its_size_and_shrink_with_the_image():
-    assert [int(224 * share_of(share, 224)) for share in STRENGTHS["pixelate"]] == [134, 112, 89, 67, 56]
-    assert [blur_of(sigma, 224) for sigma in STRENGTHS["gaussian_blur"]] == pytest.approx([1, 2, 3, 4, 6])
+    assert [int(224 * shift.share_of(share, 224)) for share in shift.STRENGTHS["pixelate"]] == [134, 112, 89, 67, 56]
+    assert [shift.blur_of(sigma, 224) for sigma in shift.STRENGTHS["gaussian_blur"]] == pytest.approx([1, 2, 3, 4, 6])
     # A quarter of 224 pixels is 56: 0.7438 of the logarithm, of 8 pixels 8 ** 0.7438 = 4.70.
-    assert [int(8 * share_of(share, 8)) for share in STRENGTHS["pixelate"]] == [6, 6, 5, 5, 4]
-    assert 8 * share_of(0.25, 8) == pytest.approx(4.696, abs=0.001)
-    blurs = [blur_of(6, side) for side in (1, 8, 32, 96, 224)]
+    assert [int(8 * shift.share_of(share, 8)) for share in shift.STRENGTHS["pixelate"]] == [6, 6, 5, 5, 4]
+    assert 8 * shift.share_of(0.25, 8) == pytest.approx(4.696, abs=0.001)
+    blurs = [shift.blur_of(6, side) for side in (1, 8, 32, 96, 224)]
     assert blurs == sorted(blurs)
     assert blurs[0] == 0, "one pixel has nothing to lose"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", shift.KINDS)
 def test_each_strength_is_further_from_the_images(digits, section, kind):
     far = []
     for strength in EVERY:
-        shown = images_shift.damaged(digits, section, kind, strength)
+        shown = shift.damaged(digits, section, kind, strength)
         pairs = [(pixels(shown, n, section), pixels(digits, n, section)) for n in range(40)]
         assert all(one.min() >= -1e-6 and one.max() <= 1 + 1e-6 for one, _ in pairs)
         far.append(statistics.fmean((one - other).square().mean().item() for one, other in pairs))
@@ -124,7 +124,7 @@ def test_each_strength_is_further_from_the_images(digits, section, kind):
 def test_noise_follows_from_the_image_alone(section):
     """Not from the run's seed, the batch it is in, or what was drawn before."""
     one, other = (
-        images_shift.damaged(images.build(**{**section, "batch_size": size}, seed=seed), section, "shot_noise", 3)
+        shift.damaged(images.build(**{**section, "batch_size": size}, seed=seed), section, "shot_noise", 3)
         for size, seed in ((32, 0), (7, 1))
     )
     batches = [torch.cat([batch for batch, _ in data.test_dataloader()]) for data in (one, other)]
@@ -137,7 +137,7 @@ def test_noise_follows_from_the_image_alone(section):
 
 def test_training_and_the_data_themselves_stay_as_they_were(digits, section):
     before = digits.test_dataloader().dataset[0][0]
-    shown = images_shift.damaged(digits, section, "contrast", 5)
+    shown = shift.damaged(digits, section, "contrast", 5)
     assert type(shown.train_dataloader().dataset) is images.ImageSet
     assert digits.test_dataloader().dataset[0][0].equal(before)
     assert not shown.test_dataloader().dataset[0][0].equal(before)
@@ -151,8 +151,8 @@ def test_colour_images_of_any_normalisation():
         def __getitem__(self, key):
             return (picture(3, 12) - 0.4) / 0.2, 1
 
-    for kind in KINDS:
-        shown, target = images_shift.CorruptedSet(One(), kind, 1, mean=[0.4], std=[0.2])[0]
-        expected = corrupted(picture(3, 12), kind, 1, random(images_shift.mix(0, KINDS.index(kind))))
+    for kind in shift.KINDS:
+        shown, target = shift.CorruptedSet(One(), kind, 1, mean=[0.4], std=[0.2])[0]
+        expected = shift.corrupted(picture(3, 12), kind, 1, random(shift.mix(0, shift.KINDS.index(kind))))
         torch.testing.assert_close(shown * 0.2 + 0.4, expected)
         assert target == 1

@@ -53,7 +53,7 @@ def slope_scale(ERF: tl.constexpr):
 
 @triton.jit
 def _tanh(u):
-    """(1 - e) / (1 + e) with e = exp(-2 |u|), and near 0, where 1 - e would lose digits, a polynomial."""
+    """(1 - e) / (1 + e) with e = exp(-2 |u|), and near 0, where 1 - e would lose precision, a polynomial."""
     z = u * u
     p = -0.00585220567882061
     p = p * z + 0.02075367048382759
