@@ -103,8 +103,7 @@ def _chosen(task: str, defaults: Mapping[str, str], choices: Mapping[str, str]) 
         require(not foreign, f"{group}={option}: task={task} has no group {group}; it has {sections}")
     chosen = {**defaults, **choices}
     model = chosen.get("model", "")
-    families = [family for family in groups()["task"] if f"{model}_".startswith(f"{family}_")]
-    family = max(families, key=len, default=task)  # a model of one's own need not be named after any
+    family = family_of(model) or task  # a model of one's own need not be named after any
     require(family == task, f"model={model}: it is made for task={family}, and this is task={task}")
     return chosen
 
@@ -125,6 +124,12 @@ def _wishes(file: Path, task: DictConfig, known: Mapping[str, list[str]]) -> dic
             require(option in known[group], f"{where}.{option}: there is no such {group}{hint}")
             require(wish is None or isinstance(wish, DictConfig), f"{where}.{option}: expected keys and values")
     return {group: found[group] for group in known if group in found}
+
+
+def family_of(model: str) -> str | None:
+    """The family that an option of `model=` is named after."""
+    families = [family for family in groups()["task"] if f"{model}_".startswith(f"{family}_")]
+    return max(families, key=len, default=None)
 
 
 def value_of(key: str, argv: list[str]) -> str | None:

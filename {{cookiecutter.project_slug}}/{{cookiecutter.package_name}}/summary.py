@@ -17,19 +17,19 @@ from .runs import Run
 
 def write_summary(run: Run, cfg: DictConfig, values: dict[str, Any]) -> None:
     """`summary.json`: final metrics by their tags, and what one needs to tell the run from another."""
-    facts = {"norm": plain(cfg)["norm"], "seed": cfg.seed, "versions": _versions(), "git": _git()}
+    facts = {"norm": plain(cfg)["norm"], "seed": cfg.seed, "versions": versions(), "git": git_state()}
     finite = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
     }
     (run.path / "summary.json").write_text(json.dumps(finite | facts, indent=2) + "\n", encoding="utf-8")
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     libraries = {name: version(name) for name in ("torch", "lightning") if name in sys.modules}
     return {"python": platform.python_version()} | libraries
 
 
-def _git() -> dict[str, Any] | None:
+def git_state() -> dict[str, Any] | None:
     """Commit and whether there are changes on top; None outside a repository or without git."""
 
     def git(*command: str) -> str:

@@ -79,7 +79,7 @@ class Task(L.LightningModule):
         """
         for net in dict.fromkeys((self.net, self.eval_net)):
             if self.compiled:
-                _compile(self.compiled_parts(net))
+                compile_parts(self.compiled_parts(net))
             if self.device_mesh is not None:
                 shard(net, self.device_mesh["data_parallel"], str(self.trainer.precision), self.seed)
 
@@ -96,11 +96,14 @@ class Task(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         total = int(self.trainer.estimated_stepping_batches)
-        groups = parameter_groups(self.net, self.optim["lr"], self.optim["weight_decay"], self.optim["alpha_lr_factor"])
-        optimizer = torch.optim.AdamW(groups, betas=tuple(self.optim["betas"]), fused=self._may_fuse())
+        optimizer = self.make_optimizer(self._may_fuse())
         warmup = self.schedule["warmup_steps"] or round(self.schedule["warmup_share"] * total)
         factor = lr_factor(self.schedule["name"], total, warmup, self.schedule["final_factor"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+    def make_optimizer(self, fused: bool) -> torch.optim.Optimizer:
+        groups = parameter_groups(self.net, self.optim["lr"], self.optim["weight_decay"], self.optim["alpha_lr_factor"])
+        return torch.optim.AdamW(groups, betas=tuple(self.optim["betas"]), fused=fused)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         if self.logs_this_step:  # not by self.log, which copies a number to the device
@@ -126,7 +129,8 @@ class Task(L.LightningModule):
         return self.trainer.precision != "16-mixed" and self.device.type in ("cpu", "cuda")
 
 
-def _compile(parts: Sequence[nn.Module]) -> None:
+def compile_parts(parts: Sequence[nn.Module]) -> None:
+    """In place."""
     # Blocks share one limit of compilations, and may all differ, in their rate of stochastic depth say.
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, 2 * len(parts))

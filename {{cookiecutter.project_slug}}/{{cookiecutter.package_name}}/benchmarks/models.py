@@ -1,0 +1,206 @@
+"""Whole models: what a training step and a forward pass take under each norm, on batches of noise.
+
+A training step is what a device does in train.py from one batch to the next: forward, backward, the norm of all
+gradients, AdamW, and the moving average where the recipe has one. Its learning rate is 0: then the weights stay, and
+every step does the same work. Eager and compiled are one net, so memory holds that of each norm once.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from ..build import build_task
+from ..config import compose, family_of, parse
+from ..errors import UsageError
+from ..nets import set_precision
+from ..tasks.base import compile_parts, update_average
+from .memory import peak_bytes, saved_bytes
+from .timing import Case, Times, take_turns, wall_clock
+
+STEPS = ("training", "inference")
+FEWER_ON_CPU = 8  # times
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a number stands; `how` is eager or compiled."""
+
+    step: str
+    norm: str
+    how: str
+
+
+@dataclass
+class Results:
+    """What was measured so far.
+
+    Args:
+        saved: bytes that a training step keeps for backward, beside the parameters.
+        peak: bytes that it holds at most, weights and all; None where PyTorch does not count them.
+        skipped: what was not measured, and why.
+        unit: what throughput counts, samples or tokens.
+    """
+
+    times: dict[Place, Times] = field(default_factory=dict)
+    saved: dict[Place, int] = field(default_factory=dict)
+    peak: dict[Place, int | None] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    unit: str = "samples"
+    units_per_sample: int = 1
+
+
+def configs(argv: Sequence[str], norms: Sequence[str], device: torch.device) -> dict[str, DictConfig]:
+    """The config of each norm. Where no data are named, a model other than the task's own gets sizes that suit it.
+
+    Raises:
+        UsageError: as config.compose.
+    """
+    picks, _ = parse(list(argv))
+    gpu = device.type == "cuda"
+    first = [f"trainer={'gpu' if gpu else 'cpu'}"]
+    if "experiment" not in picks and (family := family_of(picks.get("model", ""))):
+        first.append(f"task={family}")
+    cfg = compose([*first, *argv])
+    own = compose([f"task={cfg.task.name}"]).defaults.model
+    if cfg.defaults.model != own and not {"data", "experiment"} & set(picks):
+        example = _example(cfg)
+        samples = example.SAMPLES if gpu else max(1, example.SAMPLES // FEWER_ON_CPU)
+        first += [*example.SIZES, f"data.batch_size={samples}"]
+    return {norm: compose([*first, *argv, f"norm={norm}"]) for norm in norms}
+
+
+def samples_of(cfg: DictConfig) -> int:
+    """In a step, on a device."""
+    return int(cfg.data.batch_size or cfg.data.total_batch_size)
+
+
+class Runner:
+    """A net under one norm, eager and compiled.
+
+    Args:
+        cfg: composed with this norm.
+    """
+
+    def __init__(self, cfg: DictConfig, device: torch.device) -> None:
+        self.task = build_task(cfg, device).to(device)
+        self.task.log = _nothing  # type: ignore[method-assign]
+        dtype = set_precision(self.task, cfg.trainer.precision)
+        self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+        if dtype is not None:
+            self.autocast = partial(torch.autocast, device.type, dtype)
+        self.optimizer = self.task.make_optimizer(fused=device.type in ("cpu", "cuda"))
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.0
+        torch.manual_seed(cfg.seed)
+        kept = next(self.task.net.parameters()).dtype
+        batch = _example(cfg).batch(cfg, samples_of(cfg))
+        self.batch = [one.to(device, kept if one.is_floating_point() else None) for one in batch]
+
+    def case(self, step: str, how: str, calls: int = 1) -> Case:
+        trains = step == "training"
+        call = partial(self._run, self._train if trains else self._infer, how)
+        return Case(call, lambda _: self.task.net.train(trains), calls)
+
+    def saved(self, how: str) -> int:
+        self.task.net.train()
+        return saved_bytes(partial(self._run, self._loss, how), self.task.net.parameters())
+
+    def compile(self) -> None:
+        compile_parts(self.task.compiled_parts(self.task.net))
+
+    def _run(self, what: Callable[[], object], how: str, _: object = None) -> object:
+        with torch.compiler.set_stance("force_eager" if how == "eager" else "default"), self.autocast():
+            return what()
+
+    def _loss(self) -> Tensor:
+        loss = self.task.training_step(tuple(self.batch), 0)
+        assert isinstance(loss, Tensor)
+        return loss
+
+    def _train(self) -> None:
+        loss = self._loss()
+        with torch.autocast(loss.device.type, enabled=False):
+            loss.backward()
+            self.task.configure_gradient_clipping(self.optimizer)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            if self.task.ema is not None:
+                update_average(self.task.ema, self.task.net, self.task.ema_decay)
+
+    @torch.no_grad()
+    def _infer(self) -> None:
+        self.task.net(*self.task.net_inputs(tuple(self.batch)))
+
+
+def measure(
+    configs: dict[str, DictConfig],
+    device: torch.device,
+    compiles: bool,
+    seconds: float,
+    results: Results,
+    advance: Callable[[float], object],
+) -> None:
+    """Fills `results`. What the compiler cannot do, or memory cannot hold, is skipped.
+
+    Args:
+        advance: told how many numbers are done.
+    """
+    runners: dict[tuple[str, str], Runner] = {}
+    for norm, cfg in configs.items():
+        before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+        runner = Runner(cfg, device)
+        results.unit, results.units_per_sample = runner.task.unit, runner.task.units_per_sample
+        for how in ("eager", "compiled") if compiles else ("eager",):
+            if _works(runner, norm, how, device, before, results):
+                runners[norm, how] = runner
+            else:
+                advance(len(STEPS))
+    for step in STEPS:
+        calls = 10 if device.type == "cuda" else 1  # the host may then run ahead, as it does in training
+        cases = {Place(step, norm, how): one.case(step, how, calls) for (norm, how), one in runners.items()}
+        take_turns(cases, wall_clock, seconds, results.times, advance)
+
+
+def _works(runner: Runner, norm: str, how: str, device: torch.device, before: int, results: Results) -> bool:
+    """Runs every step twice, which compiles it, and notes what memory training takes."""
+    place = Place("training", norm, how)
+    try:
+        if how == "compiled":
+            runner.compile()
+        for step in STEPS:
+            case = runner.case(step, how)
+            for number in range(2):
+                case.call(case.prepare(number))
+        results.saved[place] = runner.saved(how)
+    except Exception as error:
+        if how == "eager" and not isinstance(error, torch.OutOfMemoryError):
+            raise
+        results.skipped[f"{norm} {how}"] = str(error).strip().partition("\n")[0] or type(error).__name__
+        return False
+    if device.type == "cuda":
+        held = torch.cuda.memory_allocated(device) - before
+        case = runner.case("training", how)
+        case.prepare(0)
+        peak = peak_bytes(lambda: case.call(None), device)
+        results.peak[place] = held + (peak or 0)
+    return True
+
+
+def _example(cfg: DictConfig) -> ModuleType:
+    family = cfg.task.name
+    try:
+        return import_module(f"..tasks.{family}_example", __package__)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"task={family}: benchmark.py wants tasks/{family}_example.py, to make batches") from error
+
+
+def _nothing(*_: object, **__: object) -> None:
+    """Instead of self.log, which wants a trainer."""

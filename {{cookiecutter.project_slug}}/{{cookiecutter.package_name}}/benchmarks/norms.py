@@ -1,0 +1,226 @@
+"""Every norm by itself: forward, backward and both, on tensors that the cache does not hold.
+
+A forward pass over M tokens of width N and b bytes a number has to move 2 M N b bytes (read x, write y), a backward
+pass 3 M N b (read dy and x, write dx). That over the time is a rate, and its share of what copying a tensor reaches in
+the same run says how much of the machine is made use of, and how much could still be won.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from ..norms import make_norm
+from .memory import peak_bytes, saved_bytes
+from .rivals import RIVALS
+from .timing import Case, Clock, Times, cache_bytes, take_turns
+
+MOST_BUFFERS = 64
+COPIED = 2  # tensors of x's size, that copying x reads and writes
+TENSORS = {"forward": 2, "backward": 3, "both": 5}  # that a norm has to read or write
+
+
+def dyt(x: Tensor, alpha: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return weight * torch.tanh(alpha * x) + bias
+
+
+def derf(x: Tensor, alpha: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return weight * torch.erf(alpha * x + shift) + bias
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    return weight * centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + 1e-6) + bias
+
+
+def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
+    return weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+
+
+def batch_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    centred = x - x.mean(0)
+    return weight * centred * torch.rsqrt(centred.square().mean(0) + 1e-5) + bias
+
+
+# As they are written down and copied from one project to the next: what a fused norm is worth shows beside these.
+FORMULAS: dict[str, Callable[..., Tensor]] = {
+    "bn": batch_norm,
+    "derf": derf,
+    "dyt": dyt,
+    "ln": layer_norm,
+    "rmsnorm": rms_norm,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared.
+
+    Args:
+        shapes: (tokens, width) each.
+        steps: of forward, backward and both.
+        compiles: whether torch.compile takes part.
+        seconds: of measuring, for each number.
+    """
+
+    norms: Sequence[str]
+    shapes: Sequence[tuple[int, int]]
+    steps: Sequence[str]
+    dtype: torch.dtype
+    device: torch.device
+    rivals: Sequence[str] = ()
+    compiles: bool = True
+    seconds: float = 0.2
+
+    def ways(self, norm: str) -> list[str]:
+        """In which `norm` can be computed."""
+        own = [*(["formula"] if norm in FORMULAS else []), *(["compiled"] if self.compiles else []), "ours"]
+        return own + [rival for rival in self.rivals if norm in RIVALS[rival].norms]
+
+    def __len__(self) -> int:
+        """How many numbers there will be, one of each table for the copy."""
+        return (1 + sum(len(self.ways(norm)) for norm in self.norms)) * len(self.shapes) * len(self.steps)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a number stands. Copying a tensor has no norm."""
+
+    shape: tuple[int, int]
+    step: str
+    norm: str
+    how: str
+
+
+@dataclass
+class Results:
+    """What was measured so far.
+
+    Args:
+        saved, peak: bytes, at step "both": kept for backward, and held at most beyond x and dy.
+        skipped: what was not measured, and why.
+    """
+
+    times: dict[Place, Times] = field(default_factory=dict)
+    saved: dict[Place, int] = field(default_factory=dict)
+    peak: dict[Place, int | None] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One way of computing a norm."""
+
+    norm: str
+    how: str
+    call: Callable[[Tensor], Tensor]
+    parameters: Sequence[Tensor]
+
+
+def entry(norm: str, how: str, dim: int, dtype: torch.dtype, device: torch.device) -> Entry:
+    """All of it in `dtype`: mixed dtypes would slow some norms down."""
+    if how in RIVALS:
+        module = RIVALS[how].norms[norm](dim).to(device=device, dtype=dtype)
+        return Entry(norm, how, module, list(module.parameters()))
+    ours = make_norm(norm, dim, device=device, dtype=dtype)
+    call: Callable[[Tensor], Tensor] = ours
+    parameters: dict[str, Tensor] = dict(ours.named_parameters())
+    if norm in FORMULAS and how != "ours":
+        parameters = {name.rpartition(".")[2]: one.detach().to(dtype) for name, one in parameters.items()}
+        call = partial(FORMULAS[norm], **{name: one.requires_grad_() for name, one in parameters.items()})
+    return Entry(norm, how, torch.compile(call, dynamic=False) if how == "compiled" else call, [*parameters.values()])
+
+
+class Buffers:
+    """Inputs and gradients of the output, so many that the cache holds none of them when it is its turn.
+
+    Args:
+        shape: tokens, width.
+    """
+
+    def __init__(self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> None:
+        size = math.prod(shape) * dtype.itemsize
+        self.number = max(2, min(MOST_BUFFERS, math.ceil(2 * cache_bytes(device) / size)))
+        kind: dict[str, Any] = {"dtype": dtype, "device": device, "generator": torch.Generator(device).manual_seed(0)}
+        self.x = [torch.randn(shape, **kind).requires_grad_() for _ in range(self.number)]
+        self.dy = [torch.randn(shape, **kind) for _ in range(self.number)]
+
+    def copy(self) -> Case:
+        """From x to dy, whose values do not matter."""
+        return Case(lambda one: one[1].copy_(one[0]), lambda n: (self.x[n].detach(), self.dy[n]), self.number)
+
+    def case(self, entry: Entry, step: str) -> Case:
+        def backward(x: Tensor, y: Tensor, dy: Tensor) -> object:
+            return torch.autograd.grad(y, [x, *entry.parameters], dy)
+
+        def ready(number: int) -> tuple[Tensor, Tensor, Tensor]:
+            return self.x[number], entry.call(self.x[number]), self.dy[number]
+
+        def both(x: Tensor, dy: Tensor) -> object:
+            return backward(x, entry.call(x), dy)
+
+        if step == "forward":
+            return Case(entry.call, lambda n: self.x[n], self.number)
+        if step == "backward":
+            return Case(lambda one: backward(*one), ready, self.number)
+        return Case(lambda one: both(*one), lambda n: (self.x[n], self.dy[n]), self.number)
+
+
+def measure(plan: Plan, clock: Clock, results: Results, advance: Callable[[float], object]) -> None:
+    """Fills `results`, shape by shape. What a rival or a compiler cannot do is skipped; our own must not fail.
+
+    Args:
+        advance: told how many numbers are done.
+    """
+    for shape in plan.shapes:
+        torch.compiler.reset()  # or the compiler refuses the ninth shape
+        buffers = Buffers(shape, plan.dtype, plan.device)
+        able = []
+        for norm in plan.norms:
+            for how in plan.ways(norm):
+                if (one := _working(norm, how, shape, buffers, results)) is not None:
+                    able.append(one)
+                else:
+                    advance(len(plan.steps))
+        for step in plan.steps:
+            cases = {Place(shape, step, one.norm, one.how): buffers.case(one, step) for one in able}
+            cases[Place(shape, step, "", "copy")] = buffers.copy()
+            take_turns(cases, clock, plan.seconds, results.times, advance)
+
+
+def _working(norm: str, how: str, shape: tuple[int, int], buffers: Buffers, results: Results) -> Entry | None:
+    """This way of computing `norm`, having run once, which compiles it and tells what memory it takes."""
+    x = buffers.x[0]
+    try:
+        one = entry(norm, how, shape[1], x.dtype, x.device)
+        both = buffers.case(one, "both")
+        both.call(both.prepare(0))
+    except Exception as error:  # of any kind: it is not our code
+        if how == "ours":
+            raise
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        results.skipped[f"{norm} {how} at {shape[0]}x{shape[1]}"] = reason
+        return None
+    place = Place(shape, "both", norm, how)
+    results.saved[place] = saved_bytes(lambda: one.call(x), one.parameters)
+    results.peak[place] = peak_bytes(lambda: both.call(both.prepare(0)), x.device)
+    return one
+
+
+def worth_measuring(norms: Sequence[str], skipped: dict[str, str]) -> list[str]:
+    """`norms` without those that compute nothing.
+
+    Raises:
+        UsageError: none is left.
+    """
+    x = torch.zeros(2, 4)
+    left = [norm for norm in norms if make_norm(norm, 4)(x) is not x]
+    if not left:
+        raise UsageError(f"norm={','.join(norms)}: it gives back its input; choose one that computes something")
+    skipped |= {norm: "it gives back its input" for norm in norms if norm not in left}
+    return left
