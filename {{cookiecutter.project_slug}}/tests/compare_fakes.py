@@ -55,6 +55,7 @@ run = pathlib.Path(given["checkpoint"])
 clean = json.loads((run / "summary.json").read_text())["test/acc"]
 kinds = {kind: [clean - slope * s for s in range(1, 6)] for kind, slope in (("gaussian_noise", 0.06), ("blur", 0.02))}
 content = {"metric": "test/acc", "mode": "max", "clean": clean, "strengths": [1, 2, 3, 4, 5], "kinds": kinds}
+content["clean_by_kind"] = dict.fromkeys(kinds, clean)
 (run / f"shift-{given['shift']}.json").write_text(json.dumps(content))
 """
 

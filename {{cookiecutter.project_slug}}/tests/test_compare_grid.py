@@ -12,6 +12,7 @@ from {{cookiecutter.package_name}}.errors import UsageError
     [
         ("dyt,ln", ["dyt", "ln"]),
         ("dyt", ["dyt"]),
+        ("0, 1 ,2", ["0", "1", "2"]),
         ("", [""]),
         ("[0.9,0.99]", ["[0.9,0.99]"]),
         ("[0.9,0.99],[0.9,0.95]", ["[0.9,0.99]", "[0.9,0.95]"]),
@@ -68,6 +69,8 @@ def test_a_run_is_the_same_however_it_is_typed() -> None:
         (["seed=0,one"], "seed=one: expected a whole number"),
         (["seed=0,,1"], "seed=0,,1: there is a value missing between its commas"),
         (["seed=0,1,0"], "seed=0,1,0: 0 is there twice"),
+        (["optim.lr=1e-3,0.001"], "optim.lr=1e-3 and optim.lr=0.001 are one and the same run"),
+        (["norm=dyt,ln", "data.workers=0,2"], "norm=dyt data.workers=0 and norm=dyt data.workers=2 are one"),
         (["norm=dyt,ln", "resume=runs/x"], "resume=runs/x: compare.py places its runs itself"),
         (["norm"], "norm: expected group=option or key=value"),
     ],

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from {{cookiecutter.package_name}}.compare.comparison import Comparison, choose_baseline
+from {{cookiecutter.package_name}}.compare.figures import Look, shift
 from {{cookiecutter.package_name}}.compare.grid import Cell, combine
 from {{cookiecutter.package_name}}.compare.report import Report
 from {{cookiecutter.package_name}}.compare.results import Result, band, read_result, thinned
@@ -44,14 +45,17 @@ def compared(argv: Sequence[str], value: Value, baseline: str = "", **result_of:
 
 
 LEVELS: dict[str, list[Any]] = {"dyt": [0.95, 0.97, 0.96], "ln": [0.91, 0.95, 0.90], "bn": [0.5, None, None]}
+SHIFT: dict[str, Any] = {
+    **{"metric": "test/acc", "mode": "max", "clean": 0.95, "strengths": [1, 2]},
+    "clean_by_kind": {"gaussian_noise": 0.95, "blur": 0.85},
+    "kinds": {"gaussian_noise": [0.9, 0.5], "blur": [0.8, None]},
+}
 FIVE = ["norm=dyt,ln,bn", "seed=0,1,2"]
 
 
 @pytest.fixture(scope="module")
 def norms() -> Comparison:
-    kinds = {"gaussian_noise": [0.9, 0.5], "blur": [0.8, 0.7]}
-    shift = {"metric": "test/acc", "mode": "max", "clean": 0.95, "strengths": [1, 2], "kinds": kinds}
-    return compared(FIVE, lambda cell, seed: LEVELS[cell["norm"]][seed], shift=shift)
+    return compared(FIVE, lambda cell, seed: LEVELS[cell["norm"]][seed], shift=SHIFT)
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +142,17 @@ def test_figures_take_the_colours_of_the_page(written: Path) -> None:
     assert used <= defined[0] & defined[1]
 
 
+def test_each_kind_starts_where_it_starts_and_null_is_left_out(norms: Comparison) -> None:
+    figure = shift(norms, Look(norms))
+    assert figure is not None
+    drawn = {axes.get_title(): axes.lines[0].get_xydata() for axes in figure.axes if axes.get_visible()}
+    assert {title: np.asarray(line).tolist() for title, line in drawn.items()} == {
+        "mean over kinds": [[0, pytest.approx(0.9)], [1, pytest.approx(0.85)]],
+        "gaussian noise": [[0, pytest.approx(0.95)], [1, pytest.approx(0.9)], [2, pytest.approx(0.5)]],
+        "blur": [[0, pytest.approx(0.85)], [1, pytest.approx(0.8)]],
+    }
+
+
 def test_equal_comparisons_make_equal_pages(norms: Comparison, written: Path, tmp_path: Path) -> None:
     write_report(whole_report(norms), tmp_path)
     assert (tmp_path / "report.html").read_bytes() == (written / "report.html").read_bytes()
@@ -205,7 +220,9 @@ def test_reading_a_run(tmp_path: Path) -> None:
     assert isinstance(diverged, Result)
     assert diverged.value is None
     assert read_result(tmp_path, 1, "test/f1") == "it has no test/f1; it has test/acc, test/loss"
-    (tmp_path / "summary.json").write_text("{")
+    for file in ("shift-x.json", "metrics.csv", "summary.json"):  # cut off
+        (tmp_path / file).write_text("{" if file != "metrics.csv" else "step,tag,value\n3,val/lo")
+        assert "cannot be read" in str(read_result(tmp_path, 1, "test/acc", "x"))
     assert "cannot be read" in str(read_result(tmp_path, 1, "test/acc"))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import compare as script
-from {{cookiecutter.package_name}}.compare import launch, run
+from {{cookiecutter.package_name}}.compare import launch, main, run
 from {{cookiecutter.package_name}}.compare.jobs import failure, last_line
 from {{cookiecutter.package_name}}.compare.launch import Local, visible_gpus
 from {{cookiecutter.package_name}}.compare.main import compare
@@ -137,7 +137,7 @@ def test_what_was_killed_before_its_first_checkpoint_starts_anew(go: Compare, ou
         (["norm=dyt,ln", "slurm.partition=gpu"], "slurm.partition: it wants launcher=slurm"),
         (["norm=dyt,ln", "baseline=bn"], "baseline=bn: expected one of norm=dyt, norm=ln"),
         (["norm=dyt,ln", "metric=test/x"], "metric=test/x: expected a tag and which way is better"),
-        (["norm=dyt,ln", "shift=a b"], "shift=a b: expected a word"),
+        (["norm=dyt,ln", "shift=nothing"], "shift=nothing: for data="),
         (["norm=dyt,ln", "trainer.devices=2", "jobs=2"], "jobs=2: a run takes several devices here"),
         ([], "give some key several values"),
     ],
@@ -147,6 +147,30 @@ def test_refusals_leave_nothing(tmp_path: Path, asked: list[str], words: str) ->
         compare([*asked, f"out={tmp_path / 'out'}"])
     assert words in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_other_things_stays_as_it_is(go: Compare, out: Path) -> None:
+    out.mkdir()
+    (out / "report.md").write_text("mine")
+    with pytest.raises(UsageError, match="it holds other things than a comparison"):
+        go("norm=dyt,ln")
+    assert [path.name for path in out.iterdir()] == ["report.md"]
+
+
+def test_an_error_of_its_own_stops_what_runs(go: Compare, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the reader of its output has gone, or the disk is full."""
+
+    def fail(bars: object, one: object) -> None:
+        if any(out.glob("runs/*/waits")):
+            raise OSError("no space")
+
+    monkeypatch.setattr(run, "_show", fail)
+    with pytest.raises(OSError, match="no space"):
+        go("norm=ln", "save_every_n_steps=2")
+    deadline = time.monotonic() + 20
+    while not any(out.glob("runs/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert any(out.glob("runs/*/checkpoints/last.ckpt")), "it was asked to save"
 
 
 def test_two_at_work_in_one_folder(go: Compare, out: Path) -> None:
@@ -163,7 +187,10 @@ def test_a_finished_run_without_the_metric_is_told(go: Compare, out: Path) -> No
     assert "0 of 2 runs finished, 2 failed." in (out / "report.md").read_text()
 
 
-def test_shift_is_measured_of_every_run_once(go: Compare, out: Path) -> None:
+def test_shift_is_measured_of_every_run_once(
+    go: Compare, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "shift_of", lambda cfg, name: None)  # whatever family this is
     go("norm=dyt,ln")
     assert go("norm=dyt,ln", "shift=corruptions") == Outcome()
     files = sorted(out.glob("runs/*/shift-corruptions.json"))
@@ -175,6 +202,7 @@ def test_shift_is_measured_of_every_run_once(go: Compare, out: Path) -> None:
     outcome = go("norm=dyt,ln", "shift=others")
     assert set(outcome.failed.values()) == {"error: no such shift"}
     assert "2 of 2 runs finished, 2 failed." in (out / "report.md").read_text()
+    assert str(out / "logs" / f"{next(iter(outcome.failed))}.shift.log") in capsys.readouterr().out
 
 
 def test_slots_share_gpus_and_cpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,22 @@ def shifts() -> dict[str, ModuleType]:
     return {file.stem.removesuffix(SUFFIX): import_module(f".data.{file.stem}", __package__) for file in found}
 
 
+def shift_of(cfg: Mapping[str, Any], name: str) -> tuple[ModuleType, tuple[str, str]]:
+    """The module of a run's data with this shift, and what is followed: a metric, and `max` or `min`.
+
+    Raises:
+        UsageError: the data have no such shift, or the family no metric for it.
+    """
+    part, family = shifts().get(cfg["data"]["module"]), cfg["task"]["name"]
+    if part is None or name != part.NAME:
+        there = f"there is shift={part.NAME}" if part else "there is none"
+        raise UsageError(f"shift={name}: for data={cfg['defaults']['data']} {there}")
+    found: tuple[str, str] | None = getattr(import_module(f".tasks.{family}", __package__), "SHIFT_METRIC", None)
+    if found is None:
+        raise UsageError(f"shift={name}: task={family} has no metric that says what a net makes of what it is shown")
+    return part, found
+
+
 def evaluate_shift(cfg: DictConfig, checkpoint: Path, split: str, name: str, out: Path | None) -> dict[str, Any]:
     """Measures a checkpoint under every kind and strength of a shift, and prints the table.
 
@@ -46,12 +62,11 @@ def evaluate_shift(cfg: DictConfig, checkpoint: Path, split: str, name: str, out
     Raises:
         UsageError: the data have no such shift or the family no metric for it, or as `fit.evaluate` says.
     """
-    part = _shift_of(cfg, name)
+    part, (metric, mode) = shift_of(plain(cfg), name)
     from .build import build_trainer  # with Lightning, which a mistyped name should not wait for
     from .data.base import DataModule
     from .fit import measured, restored
 
-    metric, mode = _metric(cfg.task.name, name)
     data, task = restored(cfg, checkpoint, split)
     section, tag = plain(cfg.data), f"{split}/{metric}"
     trainer = build_trainer(cfg, logger=False, enable_checkpointing=False, enable_progress_bar=False)
@@ -102,21 +117,6 @@ def means(report: Mapping[str, Any]) -> list[float]:
     """The mean over the kinds, at strength 0 and at each of `strengths`."""
     curves = [[report["clean_by_kind"][kind], *values] for kind, values in report["kinds"].items()]
     return [math.fsum(values) / len(values) for values in zip(*curves, strict=True)]
-
-
-def _shift_of(cfg: DictConfig, name: str) -> ModuleType:
-    part = shifts().get(cfg.data.module)
-    if part is None or name != part.NAME:
-        there = f"there is shift={part.NAME}" if part else "there is none"
-        raise UsageError(f"shift={name}: for data={cfg.defaults.data} {there}")
-    return part
-
-
-def _metric(family: str, name: str) -> tuple[str, str]:
-    found: tuple[str, str] | None = getattr(import_module(f".tasks.{family}", __package__), "SHIFT_METRIC", None)
-    if found is None:
-        raise UsageError(f"shift={name}: task={family} has no metric that says what a net makes of what it is shown")
-    return found
 
 
 def _print(report: Mapping[str, Any], title: str) -> None:

@@ -1,7 +1,9 @@
 """Figures of every comparison: the metric by seed, differences, curves, alpha over depth, robustness."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .comparison import Comparison
 from .grid import Cell, short
-from .results import band, thinned
+from .results import Curve, band, thinned
 from .style import FAINT, INK, RULE, WIDTH, colours, label_ends, new_figure
 
 CAPTIONS = {
@@ -88,8 +90,8 @@ def _differences(comparison: Comparison, look: Look, axes: Axes, cells: Sequence
         difference, colour = comparison.difference(cell), look.colour(cell)
         if difference is None or comparison.reference(cell) == cell:
             continue
-        if difference.low is not None and difference.high is not None:
-            axes.plot([difference.low, difference.high], [row, row], color=colour, lw=2.2, solid_capstyle="butt")
+        if difference.interval is not None:
+            axes.plot(difference.interval, [row, row], color=colour, lw=2.2, solid_capstyle="butt")
         axes.plot(difference.mean, row, "o", ms=7, color=colour, mec="none")
     axes.margins(x=0.08)
 
@@ -178,24 +180,24 @@ def shift(comparison: Comparison, look: Look) -> Figure | None:
     for at, (axes, title) in enumerate(zip(panels.flat, titles, strict=False)):
         axes.set_title(title.replace("_", " "), weight="normal" if at else "bold")
         for cell, shifts in runs.items():
-            lines = [dict(enumerate([one["clean"], *_by_strength(one["kinds"], title)])) for one in shifts]
-            steps, mean, low, high = band(lines)
-            strengths = [([0, *first["strengths"]])[step] for step in steps]
+            strengths, mean, low, high = band([_by_strength(one, title) for one in shifts])
             axes.plot(strengths, mean, marker="o", ms=3, color=look.colour(cell), ls=look.style(cell), lw=1.6)
             axes.fill_between(strengths, low, high, color=look.colour(cell), alpha=0.13, lw=0)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.tick_params(labelbottom=at >= len(titles) - columns)
     handles = [Line2D([], [], color=look.colour(c), ls=look.style(c), label=comparison.grid.label(c)) for c in runs]
     figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 8), labelcolor="linecolor")
-    figure.supxlabel("strength; 0 is the test data as they are", size=9, color=INK)
+    figure.supxlabel("strength; 0 is undamaged data", size=9, color=INK)
     figure.supylabel(first["metric"], size=9, color=INK)
     return figure
 
 
-def _by_strength(kinds: Mapping[str, Sequence[float]], kind: str) -> Sequence[float]:
-    if kind in kinds:
-        return kinds[kind]
-    return [sum(values) / len(values) for values in zip(*kinds.values(), strict=True)]
+def _by_strength(shift: Mapping[str, Any], title: str) -> Curve:
+    """The metric under one kind, or as the mean over all of them; null, where it is no finite number, is nan."""
+    kinds = [title] if title in shift["kinds"] else list(shift["kinds"])
+    rows = zip(*([shift["clean_by_kind"][kind], *shift["kinds"][kind]] for kind in kinds), strict=True)
+    means = [sum(math.nan if value is None else value for value in row) / len(kinds) for row in rows]
+    return dict(zip([0, *shift["strengths"]], means, strict=True))
 
 
 def _bare(axes: Axes) -> None:

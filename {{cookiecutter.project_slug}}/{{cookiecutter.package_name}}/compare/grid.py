@@ -36,6 +36,10 @@ class Combination:
     cfg: dict[str, Any]
     name: str
 
+    @property
+    def digest(self) -> str:
+        return self.name.rpartition("-")[2]
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -79,7 +83,8 @@ def combine(argv: Sequence[str]) -> Grid:
     out of the latter, which then is one run.
 
     Raises:
-        UsageError: a combination that train.py would refuse, or a key that the comparison sets itself.
+        UsageError: a combination that train.py would refuse, a key that the comparison sets itself, or values that make
+            no difference.
     """
     parse(list(argv))  # refuses what is not key=value
     typed = dict(argument.split("=", 1) for argument in argv)
@@ -96,14 +101,17 @@ def combine(argv: Sequence[str]) -> Grid:
         missing = [key for key in known if key in one and not _knows(one, key)]
         kept = {key: one[key] for key in typed if key not in missing}
         combination = _combination(kept, [key for key in swept if key in kept])
-        combinations.setdefault(combination.name, combination)
+        same = combinations.setdefault(combination.digest, combination)
+        if same.cell != combination.cell:
+            cells = " and ".join(" ".join(f"{key}={text}" for key, text in each.cell) for each in (same, combination))
+            raise UsageError(f"{cells} are one and the same run; give values that change something")
         dropped |= {(key, f"{key.partition('.')[0]}={one.get(key.partition('.')[0])}"): None for key in missing}
     notes = [f"{key}: {option} has no such key, and is run without it" for key, option in sorted(dropped)]
     return Grid(swept, list(combinations.values()), notes)
 
 
 def split(key: str, text: str) -> list[str]:
-    """`text` at its commas, less those in brackets and quotes.
+    """`text` at its commas, less those in brackets and quotes; spaces around values are none of theirs.
 
     Raises:
         UsageError: an empty value, or one that is there twice.
@@ -120,6 +128,7 @@ def split(key: str, text: str) -> list[str]:
             parts[-1] += character
     if len(parts) == 1 or depth or quote:  # what does not close is one value, for the config to judge
         return [text]
+    parts = [part.strip() for part in parts]
     require(all(parts), f"{key}={text}: there is a value missing between its commas")
     twice = [part for part in parts if parts.count(part) > 1]
     require(not twice, f"{key}={text}: {twice[0] if twice else ''} is there twice")

@@ -11,13 +11,15 @@ from filelock import FileLock, Timeout
 from ..errors import UsageError, require
 from ..files import write_json
 from ..options import read_options
+from ..shift import shift_of
 from .comparison import Comparison, choose_baseline
-from .grid import FREE, Combination, Grid, combine, tracked_metric
+from .grid import FREE, Cell, Combination, Grid, combine, tracked_metric
 from .jobs import ROOT, Job
 from .launch import Launcher, Local, Slurm, visible_gpus
 from .results import Result, read_result
 from .run import Outcome, run_all
 
+RECORD = "comparison.json"  # by which a folder is known to be a comparison's
 OPTIONS: dict[str, tuple[Any, str]] = {
     "out": ("comparison", "folder for the report and, below runs/, the runs"),
     "jobs": (0, "runs at once; 0: one for each GPU, or one"),
@@ -51,29 +53,36 @@ def compare(argv: Sequence[str], scripts: Path = ROOT) -> Outcome:
     baseline = choose_baseline(grid, options["baseline"])
     out = Path(options["out"])
     require(not out.exists() or out.is_dir(), f"out={out}: expected a folder, this is a file")
+    require(_is_ours(out), f"out={out}: it holds other things than a comparison; name a new or an empty folder")
     shift = options["shift"]
-    require(shift.isidentifier() or not shift, f"shift={shift}: expected a word, such as corruptions")
+    for one in grid.combinations if shift else []:
+        shift_of(one.cfg, shift)
     launcher = _launcher(options["launcher"], options["jobs"], slurm, grid, out)
     jobs = {one.name: _job(one, out, theirs, shift, scripts) for one in grid.combinations}
     try:
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"out={out}: no folder can be made there ({error.strerror})") from error
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            for note in grid.notes:
-                print(note)
-            done = sum(job.next() is None for job in jobs.values())
-            print(f"{len(jobs)} runs, {done} of them finished before; {launcher.slots} at once", flush=True)
-            command = shlex.join(["python", "compare.py", *argv])
-            at_once = _record(out, command, list(jobs.values()), launcher.slots)
-            outcome = run_all(list(jobs.values()), launcher)
-            results = _results(grid, jobs, metric, shift, outcome)
-            comparison = Comparison(grid, results, metric, higher_is_better, baseline)
-            _report(comparison, jobs, outcome, out, command, at_once)
+        lock = FileLock(out / ".lock").acquire(timeout=0)
     except Timeout:
         raise UsageError(f"out={out}: another comparison is at work there; out=<folder> takes another") from None
+    except OSError as error:
+        raise UsageError(f"out={out}: nothing can be written there ({error.strerror})") from error
+    with lock:
+        for note in grid.notes:
+            print(note)
+        done = sum(job.next() is None for job in jobs.values())
+        print(f"{len(jobs)} runs, {done} of them finished before; {launcher.slots} at once", flush=True)
+        command = shlex.join(["python", "compare.py", *argv])
+        at_once = _record(out, command, list(jobs.values()), launcher.slots)
+        outcome = run_all(list(jobs.values()), launcher)
+        results = _results(grid, jobs, metric, shift, outcome)
+        comparison = Comparison(grid, results, metric, higher_is_better, baseline)
+        _report(comparison, jobs, outcome, out, command, at_once)
     return outcome
+
+
+def _is_ours(out: Path) -> bool:
+    """Whether `out` is an earlier comparison, or has nothing that a report might replace."""
+    return (out / RECORD).is_file() or not out.is_dir() or not {path.name for path in out.iterdir()} - {".lock"}
 
 
 def _is_slurm(argument: str) -> bool:
@@ -97,17 +106,17 @@ def _launcher(name: str, jobs: int, slurm: Mapping[str, str], grid: Grid, out: P
 def _job(one: Combination, out: Path, argv: Sequence[str], shift: str, scripts: Path) -> Job:
     """The run that `one` is, found by its digest whatever it was called when other keys were swept."""
     folder = out / "runs"
-    found = sorted(folder.glob(f"*-{one.name.rpartition('-')[2]}"))
+    found = sorted(folder.glob(f"*-{one.digest}"))
     free = [argument for argument in one.argv if argument.partition("=")[0].startswith(FREE)]
     return Job(found[0] if found else folder / one.name, one.argv, free, out / "logs", shift, scripts)
 
 
 def _record(out: Path, command: str, jobs: Sequence[Job], slots: int) -> dict[str, int]:
-    """Writes `comparison.json`: the last command, and of every run how many ran at once. Returns the latter."""
-    file = out / "comparison.json"
+    """Writes RECORD: the last command, and of every run how many ran at once. Returns the latter."""
+    file = out / RECORD
     try:
         before = json.loads(file.read_text(encoding="utf-8"))["at_once"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         before = {}
     at_once = before | {job.run.name: slots for job in jobs if not job.trained}
     runs = {job.run.name: list(job.argv) for job in jobs}
@@ -117,9 +126,9 @@ def _record(out: Path, command: str, jobs: Sequence[Job], slots: int) -> dict[st
 
 def _results(
     grid: Grid, jobs: Mapping[str, Job], metric: str, shift: str, outcome: Outcome
-) -> dict[tuple[tuple[str, str], ...], list[Result]]:
+) -> dict[Cell, list[Result]]:
     """The finished runs of each cell; one that lacks the metric is told with the failed ones."""
-    results: dict[tuple[tuple[str, str], ...], list[Result]] = {}
+    results: dict[Cell, list[Result]] = {}
     for one in grid.combinations:
         job = jobs[one.name]
         if job.trained:
@@ -154,10 +163,9 @@ def _report(
     print(f"\n{state}")
     for line in report.sentences():
         print(f"  {line}")
+    left = {job.run.name: job.next() for job in jobs.values()}  # of one that failed, what failed
     for run, line in outcome.failed.items():
-        print(f"  {run} failed: {line}\n    {jobs_log(out, run)}")
+        print(f"  {run} failed: {line}")
+        if (stage := left[run]) is not None:
+            print(f"    {stage.log}")
     print(f"report: {out / 'report.html'}, {out / 'report.md'}")
-
-
-def jobs_log(out: Path, run: str) -> Path:
-    return out / "logs" / f"{run}.log"

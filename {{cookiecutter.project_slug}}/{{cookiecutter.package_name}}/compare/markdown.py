@@ -10,7 +10,7 @@ from .report import Report
 def markdown(report: Report, figures: Sequence[str]) -> str:
     head, *rows = report.table()
     parts = [
-        f"# {report.title}",
+        f"# {_escaped(report.title)}",
         report.state,
         "\n".join(f"- {line}" for line in map(_escaped, report.sentences())),
         report.caveat(),

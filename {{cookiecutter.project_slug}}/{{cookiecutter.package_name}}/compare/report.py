@@ -10,7 +10,7 @@ from .comparison import Comparison
 from .figures import Look, alpha, curves, scores, shift
 from .figures_sweep import sweep
 from .grid import Cell
-from .sentences import caveat, decimals, number, sentence, shown_spread
+from .sentences import caveat, decimals, number, sentence, shown_interval, shown_spread
 from .style import SETTINGS
 
 
@@ -49,7 +49,7 @@ class Report:
         one = self.comparison
         compared = [cell for cell in one.told if self._reference(cell) not in (None, cell)]
         differences = [one.difference(cell, self._reference(cell)) for cell in compared]
-        seeds = [each.n for each in differences if each is not None and each.has_interval]
+        seeds = [each.n for each in differences if each is not None and each.interval]
         text = caveat(len(seeds), min(seeds, default=0))
         if len(one.told) < len(one.cells):
             text += (
@@ -90,8 +90,8 @@ class Report:
             mean = "baseline"
         elif difference is not None:
             mean = f"{number(difference.mean, self.precision, sign=True)} (n={difference.n})"
-            if difference.low is not None and difference.high is not None:
-                interval = f"{number(difference.low, self.precision)} to {number(difference.high, self.precision)}"
+            if difference.interval is not None:
+                interval = shown_interval(difference.interval, self.precision)
         costs = [
             _mean([each.summary.get("seconds") for each in results], "{:,.0f}"),
             _mean([each.rate[1] if each.rate else None for each in results], "{:,.0f}"),

@@ -3,7 +3,7 @@
 import re
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,7 +45,7 @@ def run_all(jobs: Sequence[Job], launcher: Launcher) -> Outcome:
     if not waiting:
         return outcome
     running: dict[int, _Running] = {}
-    with progress("{task.description}") as bars, _signals() as signals:
+    with progress("{task.description}") as bars, _signals() as signals, _ended(running):
         total = bars.add_task("runs", total=len(waiting))
 
         def start(job: Job, stage: Stage, slot: int) -> None:
@@ -95,6 +95,16 @@ def _show(bars: Progress, one: _Running) -> None:
     if match := TRAINED.match(last_line(one.stage.log)):
         text = f"{one.job.run.name}  {match[3]}"
         bars.update(one.bar, completed=int(match[1]), total=int(match[2]), description=text)
+
+
+@contextmanager
+def _ended(running: Mapping[int, _Running]) -> Iterator[None]:
+    """Leaves nothing that trains unwatched where this process cannot go on, for want of disk space say."""
+    try:
+        yield
+    finally:
+        for one in running.values():
+            one.handle.stop()
 
 
 @contextmanager

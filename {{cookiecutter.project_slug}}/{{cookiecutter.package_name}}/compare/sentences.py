@@ -23,6 +23,10 @@ def shown_spread(one: Spread, precision: int) -> str:
     return f"{number(one.mean, precision)}{std} (n={one.n})"
 
 
+def shown_interval(interval: tuple[float, float], precision: int) -> str:
+    return " to ".join(number(end, precision) for end in interval)
+
+
 def sentence(
     label: str, one: Spread | None, difference: Difference | None, baseline: str, higher_is_better: bool, precision: int
 ) -> str:
@@ -45,10 +49,10 @@ def sentence(
     start += f", {number(difference.mean, precision, sign=True)} to {baseline}"
     if difference.n == 1:
         return f"{start}. One seed does not tell a difference from chance."
-    if difference.low is None or difference.high is None:
+    if difference.interval is None:
         same = "equal" if difference.mean == 0 else "by the same difference"
         return f"{start}, {same} in each of {difference.n} seeds, so there is no spread to make an interval of."
-    interval = f"95 % CI {number(difference.low, precision)} to {number(difference.high, precision)}"
+    interval = f"95 % CI {shown_interval(difference.interval, precision)}"
     common = f" ({difference.n} seeds in common)" if difference.n != one.n else ""
     if not difference.excludes_zero:
         return f"{start}, {interval}{common}: within seed noise of {baseline}."

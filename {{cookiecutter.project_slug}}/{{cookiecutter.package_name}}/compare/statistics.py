@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from scipy.stats import t
 
 CONFIDENCE = 0.95
+ROUNDING = 1e-6  # of a metric: it is a number of single precision
 
 
 @dataclass(frozen=True)
@@ -23,17 +24,12 @@ class Difference:
     """Mean of the differences by seed, and the ends of its confidence interval where there is one."""
 
     mean: float
-    low: float | None
-    high: float | None
+    interval: tuple[float, float] | None
     n: int
 
     @property
-    def has_interval(self) -> bool:
-        return self.low is not None
-
-    @property
     def excludes_zero(self) -> bool:
-        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
 
 def spread(values: Sequence[float]) -> Spread | None:
@@ -50,13 +46,14 @@ def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) ->
     """`ours` less `theirs` by seed: the mean, and Student's interval, ± t std / sqrt(n) with n - 1 degrees of freedom.
 
     Pairs take out what a seed does to both, its order of the data say. There is no interval of one seed, nor where all
-    differences are equal, which a metric that counts few samples can come to. None without a seed in common.
+    differences are equal but for rounding, to which a metric that counts few samples can come. None without a seed in
+    common.
     """
-    differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-    one = spread(differences)
+    seeds = ours.keys() & theirs.keys()
+    one = spread([ours[seed] - theirs[seed] for seed in sorted(seeds)])
     if one is None:
         return None
-    if not one.std or one.std < 1e-12 * max(map(abs, differences)):
-        return Difference(one.mean, None, None, one.n)
+    if one.std is None or one.std <= ROUNDING * max(abs(values[seed]) for values in (ours, theirs) for seed in seeds):
+        return Difference(one.mean, None, one.n)
     half = float(t.ppf((1 + CONFIDENCE) / 2, one.n - 1)) * one.std / math.sqrt(one.n)
-    return Difference(one.mean, one.mean - half, one.mean + half, one.n)
+    return Difference(one.mean, (one.mean - half, one.mean + half), one.n)

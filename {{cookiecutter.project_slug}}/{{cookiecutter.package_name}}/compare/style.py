@@ -39,6 +39,7 @@ SETTINGS: Any = {
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.5,
     "text.color": INK,
+    "text.parse_math": False,  # a $ is a $, as in ${optim.lr}
     "axes.labelcolor": INK,
     "axes.edgecolor": RULE,
     "axes.titlesize": 10,

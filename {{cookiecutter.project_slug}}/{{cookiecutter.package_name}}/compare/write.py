@@ -8,6 +8,7 @@ from typing import Any
 
 from ..cpus import cpu_count
 from ..files import replace
+from .figures import CAPTIONS
 from .markdown import markdown
 from .page import page
 from .report import Report
@@ -18,9 +19,8 @@ def write_report(report: Report, folder: Path) -> None:
     """`report.md` with `figures/*.png`, and `report.html`, which needs nothing besides."""
     figures = report.figures()
     (folder / "figures").mkdir(exist_ok=True)
-    for old in (folder / "figures").glob("*.png"):
-        if old.stem not in figures:
-            old.unlink()
+    for name in CAPTIONS.keys() - figures.keys():
+        (folder / "figures" / f"{name}.png").unlink(missing_ok=True)
     for name, figure in figures.items():
         write_png(figure, folder / "figures" / f"{name}.png")
     svg = {name: to_svg(figure, name) for name, figure in figures.items()}
