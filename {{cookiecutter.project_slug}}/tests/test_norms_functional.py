@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from {{cookiecutter.package_name}}.norms import derf, dyt
 
@@ -179,6 +179,19 @@ def test_gradients_of_each_sample(name):
     for i, sample in enumerate(x):
         expected = torch.func.grad(lambda parameters, s=sample: formula(s, **parameters).square().sum())(tensors)
         torch.testing.assert_close({key: gradient[i] for key, gradient in gradients.items()}, expected)
+
+
+@each_function
+@pytest.mark.parametrize("grad", [False, True])
+def test_forward_mode_is_refused_outside_of_torch_func(name, grad):
+    tensors = {key: tensor.detach() for key, tensor in arguments(name).items()}
+    x, tangent = tensors.pop("x"), torch.ones(4, 3, DIM, dtype=torch.float64)
+    exact = torch.func.jvp(lambda x: formula(x, **tensors), (x,), (tangent,))[1]
+    torch.testing.assert_close(torch.func.jvp(lambda x: FUNCTIONS[name](x, **tensors), (x,), (tangent,))[1], exact)
+    with forward_ad.dual_level(), torch.set_grad_enabled(grad):
+        dual = forward_ad.make_dual(x, tangent)
+        with pytest.raises(NotImplementedError, match="jvp"):
+            FUNCTIONS[name](dual, **tensors)
 
 
 @each_function

@@ -129,6 +129,30 @@ def test_non_contiguous_input(name):
 
 
 @each_function
+def test_non_contiguous_parameters_and_output_gradient(name):
+    tensors = arguments(name)
+    both = torch.stack([tensors.pop("weight").detach(), tensors.pop("bias").detach()], 1)
+    views = {"weight": both[:, 0].requires_grad_(), "bias": both[:1, 1].expand(12).requires_grad_()}
+    assert_equals_formula(name, {**tensors, **views})
+    y = FUNCTIONS[name](**tensors, kernel="triton")
+    same = torch.autograd.grad(y, tensors["x"], torch.ones_like(y), retain_graph=True)
+    assert torch.equal(torch.autograd.grad(y.sum(), tensors["x"])[0], same[0])  # sum's gradient is expanded
+
+
+@each_function
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_nan_stays_nan_and_infinity_is_saturated(name, dtype):
+    x = torch.tensor([[math.nan, math.inf, -math.inf, 3e4, -3e4]], device=DEVICE).to(dtype).requires_grad_()
+    scalars = [torch.ones(1, device=DEVICE)] * (1 if name == "dyt" else 2)
+    y = FUNCTIONS[name](x, *scalars, kernel="triton")
+    gradient = torch.autograd.grad(y.sum(), x)[0][0]
+    assert y[0, 0].isnan()
+    assert gradient[0].isnan()
+    torch.testing.assert_close(y[0, 1:].tolist(), [1.0, -1.0] * 2, rtol=0, atol=4e-3)
+    assert not gradient[1:].any()
+
+
+@each_function
 def test_only_what_is_needed_is_computed_and_it_is_the_same(name):
     tensors = arguments(name, (9, 40))
     everything = results(FUNCTIONS[name], tensors, kernel="triton")
@@ -234,6 +258,18 @@ def test_activation_checkpointing(name):
         return torch.utils.checkpoint.checkpoint(lambda: FUNCTIONS[name](**given, kernel="triton"), use_reentrant=False)
 
     torch.testing.assert_close(results(function, tensors), results(FUNCTIONS[name], tensors, kernel="triton"))
+
+
+@each_function
+def test_batched_output_gradients(name):
+    tensors = arguments(name)
+    given = list(tensors.values())
+    y = FUNCTIONS[name](**tensors, kernel="triton")
+    dys = torch.stack([torch.ones_like(y), torch.zeros_like(y), y.detach()])
+    batched = torch.autograd.grad(y, given, dys, is_grads_batched=True, retain_graph=True)
+    for i, dy in enumerate(dys):
+        expected = torch.autograd.grad(y, given, dy, retain_graph=True)
+        torch.testing.assert_close([gradient[i] for gradient in batched], list(expected), rtol=1e-5, atol=1e-5)
 
 
 def test_torch_func_is_refused():

@@ -52,7 +52,7 @@ def _pointwise(
         raise ValueError(f"x must be floating point of shape (..., dim), not {x.dtype} of {tuple(x.shape)}")
     _check_shape((1,), alpha=alpha, shift=shift)
     _check_shape(x.shape[-1:], weight=weight, bias=bias)
-    function = kernels.pointwise if _takes_triton(known_kernel(kernel), x) else plain.pointwise
+    function = kernels.fused if _takes_triton(known_kernel(kernel), x) else plain.pointwise
     return function(x, alpha, shift, weight, bias, curve)
 
 

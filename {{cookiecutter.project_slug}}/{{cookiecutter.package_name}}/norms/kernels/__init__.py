@@ -3,6 +3,6 @@
 Triton is imported when the operator first runs.
 """
 
-from .op import obstacle, pointwise
+from .op import fused, obstacle
 
-__all__ = ["obstacle", "pointwise"]
+__all__ = ["fused", "obstacle"]

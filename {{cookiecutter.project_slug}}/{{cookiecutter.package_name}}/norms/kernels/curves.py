@@ -89,7 +89,7 @@ def _erf(u):
 @triton.jit
 def _erf_low(u):
     """An odd polynomial up to |u| = 2.7, and its value there beyond."""
-    u = tl.minimum(tl.maximum(u, -2.7), 2.7)
+    u = tl.clamp(u, -2.7, 2.7, propagate_nan=tl.PropagateNan.ALL)
     z = u * u
     p = -8.149918357958086e-07
     p = p * z + 2.856634819181636e-05

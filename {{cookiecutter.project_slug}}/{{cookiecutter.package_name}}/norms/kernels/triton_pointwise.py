@@ -18,9 +18,13 @@ from torch import Tensor
 from .curves import curve, curve_and_slope, slope_scale
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}  # Triton 3.10 no longer fuses a * b + c by itself
+# Backward's programs have to run all at once: those that wait for a place would run late and nearly alone. So many, by
+# bytes an element, share the 65536 registers of a multiprocessor; more would spill.
+PROGRAMS = {2: 5, 4: 4}
+BACKWARD_OPTIONS = {size: OPTIONS | {"maxnreg": 65536 // (n * 128) // 8 * 8} for size, n in PROGRAMS.items()}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])
 def _forward(
     x_ptr,
     alpha_ptr,
@@ -52,7 +56,7 @@ def _forward(
     tl.store(y_ptr + row * N + tile, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])
 def _backward(
     dy_ptr,
     x_ptr,
@@ -139,7 +143,7 @@ def _column_sums(sums_ptr, groups, width, columns, mask, BLOCK: tl.constexpr):
     return tl.sum(total, 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["groups"])
 def _reduce(
     sums_ptr,
     dalpha_ptr,
@@ -177,7 +181,8 @@ def forward(
     x: Tensor, alpha: Tensor, shift: Tensor | None, weight: Tensor | None, bias: Tensor | None, curve: str
 ) -> Tensor:
     x = x.contiguous()
-    y = torch.empty_like(x)
+    weight, bias = (None if vector is None else vector.contiguous() for vector in (weight, bias))
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
     if x.numel() == 0:
         return y
     rows, width = _shape(x, weight is None and bias is None)
@@ -207,6 +212,7 @@ def backward(
                 output.zero_()
         return
     dy, x = dy.contiguous(), x.contiguous()
+    weight = None if weight is None else weight.contiguous()
     rows, width = _shape(x, weight is None and dbias is None)
     block_m, block_n = _blocks(width, 1024)
     across = triton.cdiv(width, block_n)
@@ -228,7 +234,7 @@ def backward(
             *wanted,
             block_m,
             block_n,
-            **OPTIONS,
+            **BACKWARD_OPTIONS[x.element_size()],
         )
         if any(wanted):
             columns = 16
@@ -254,8 +260,10 @@ def _blocks(width: int, elements: int) -> tuple[int, int]:
 
 
 def _programs(x: Tensor) -> int:
-    """How many programs run at once: six of four warps on each multiprocessor."""
-    return 6 * torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 4
+    """How many of backward's programs run at once."""
+    if not x.is_cuda:
+        return 4
+    return PROGRAMS[x.element_size()] * torch.cuda.get_device_properties(x.device).multi_processor_count
 
 
 def _on(x: Tensor) -> AbstractContextManager[Any]:
