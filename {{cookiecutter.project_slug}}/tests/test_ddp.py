@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from {{cookiecutter.package_name}}.build import build_data, build_task
+from {{cookiecutter.package_name}}.config import compose, plain
 from {{cookiecutter.package_name}}.runs import RUN_DIR
 from {{cookiecutter.package_name}}.tasks.base import Task
 
 from .conftest import each_family
 from .runs import ROOT, Start, Tiny, load, rows, scalars
+from .test_pretrained import FEW, configured, initialised
 
 ONE_STEP = ["trainer.max_epochs=1", "trainer.limit_train_batches=1"]
 
@@ -55,6 +58,38 @@ def test_curves_are_those_of_one_process(two_processes: Path, start: Start) -> N
         assert ours[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-6), key
     assert len(list(two_processes.glob("*tfevents*"))) == len(list(alone.glob("*tfevents*")))
     assert scalars(two_processes).keys() == scalars(alone).keys()
+
+
+def test_both_begin_from_the_same_trained_net(tiny: Tiny, tmp_path: Path) -> None:
+    """Each fits the norms for itself, before DDP hands the first one's weights to all."""
+    cfg = configured(tiny, "norm=ln", "seed=1")
+    build_data(cfg)
+    old = {"config": plain(cfg), "global_step": 0, "state_dict": build_task(cfg).state_dict()}
+    torch.save(old, tmp_path / "old.ckpt")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "import torch\n"
+        f"from {Task.__module__} import Task\n"
+        "import train\n"
+        "def keep(task, when):\n"
+        "    torch.save(task.state_dict(), f'{when}{task.global_rank}.pt')\n"
+        "Task.setup = lambda task, stage: stage == 'fit' and keep(task, 'alone')\n"
+        "Task.on_train_start = lambda task: keep(task, 'wrapped')\n"
+        "train.main(sys.argv[1:])\n"
+    )
+    argv = [*tiny.argv, *ONE_STEP, "norm=dyt", f"init={tmp_path / 'old.ckpt'}", *FEW, "ema.decay=0.9"]
+    command = [sys.executable, str(script), *argv, "trainer=ddp_cpu", "monitor.every_n_steps=0"]
+    env = {key: value for key, value in os.environ.items() if key != RUN_DIR} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("norms replaced") == 1, "one process speaks for both"
+    expected = initialised(compose([*argv, "trainer=cpu"]))[0].state_dict()
+    for file in (f"{when}{rank}.pt" for when in ("alone", "wrapped") for rank in range(2)):
+        found = load(tmp_path / file)
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(tensor, found[key]) for key, tensor in expected.items()), file
 
 
 def test_an_error_on_one_rank_ends_both(tiny: Tiny, tmp_path: Path) -> None:

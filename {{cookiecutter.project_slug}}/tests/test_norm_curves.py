@@ -93,6 +93,18 @@ def test_a_point_wise_norm_shows_its_own_curve(name: str) -> None:
     assert seen.saturated == pytest.approx(np.mean(np.abs(inner) > 2))
 
 
+def test_the_curve_is_exact_where_training_has_16_bits() -> None:
+    """Lightning makes them the default dtype under bf16-true."""
+    x = 3 * torch.randn(2, 5, 6)
+    net = nn.Sequential(make_norm("dyt", 6))
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        seen = clouds(net, [x], ["0"])["0"]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert seen.curve == pytest.approx(np.tanh(0.5 * np.linspace(seen.x[0], seen.x[-1], 400)), abs=1e-5)
+
+
 def test_batch_norm_by_its_running_statistics() -> None:
     norm = randomized("bn", 4)
     norm.bn.running_mean.uniform_(-1, 1)

@@ -1,5 +1,6 @@
 """What the monitor says about the norms, against the same numbers computed here."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,23 @@ def test_off_means_off(start: Start) -> None:
     run, _ = start("monitor.every_n_steps=0", "trainer.max_epochs=1")
     assert not [tag for tag in scalars(run) if tag.startswith(("alpha/", "input_std/"))]
     assert not (run / "alpha.png").exists()
+
+
+def test_off_means_off_when_a_run_goes_on(start: Start) -> None:
+    run, _ = start("trainer.max_epochs=1")
+    pictures = {path.name: path.stat().st_mtime_ns for path in run.glob("*.png")}
+    _, values = start(cfg=resume(run, "trainer.max_epochs=2", "monitor.every_n_steps=0"))
+    assert values["steps"] == 12
+    assert {step for step, tag, _ in rows(run) if tag.startswith("alpha/")} == {0, 4, 6}
+    assert {path.name: path.stat().st_mtime_ns for path in run.glob("*.png")} == pictures
+
+
+def test_a_run_that_diverges_ends_all_the_same(start: Start) -> None:
+    """Its last alphas are no numbers, and have no place on a logarithmic axis."""
+    run, values = start("optim.lr=1.0e10", "monitor.every_n_steps=1", "monitor.curves=first", "trainer.max_epochs=1")
+    assert math.isnan([value for _, tag, value in rows(run) if tag.startswith("alpha/")][-1])
+    assert math.isnan(values["test/loss"])
+    assert (run / "summary.json").is_file()
 
 
 def layout_of(run: Path) -> dict[str, dict[str, list[str]]]:

@@ -130,7 +130,7 @@ def _cloud(norm: nn.Module, x: Tensor) -> Cloud | None:
             return None
         curve = None
         if isinstance(norm, PointwiseNorm):
-            grid = torch.linspace(float(x.min()), float(x.max()), 400, device=x.device)
+            grid = torch.linspace(float(x.min()), float(x.max()), 400, dtype=x.dtype, device=x.device)
             curve = _bare(norm, grid[:, None].expand(-1, x.shape[-1]))[:, 0].double().cpu().numpy()
     index = _spread(x.numel())
     flat_x, flat_y = x.flatten(), y.flatten()

@@ -15,7 +15,7 @@ from ..files import write_png
 from ..norms import PointwiseNorm
 from ..tasks.base import Task
 from .norm_charts import layout
-from .norm_curves import Cloud, chosen_layers, clouds, fit
+from .norm_curves import Array, Cloud, chosen_layers, clouds, fit
 from .norm_statistics import gradient_readings, input_readings, labels, named_norms, norm_sums, scalar_readings
 from .norm_warnings import NormWarnings
 
@@ -102,7 +102,7 @@ class NormMonitor(L.Callback):
             self._batch = batch  # it may be the last
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.steps:
+        if self.every_n_steps and self.steps:
             if self.steps[-1] != trainer.global_step:
                 self._look(trainer, pl_module, self._batch)
             self._draw(trainer, pl_module, self._batch)
@@ -153,13 +153,14 @@ class NormMonitor(L.Callback):
         self._show(trainer, "alpha", "alpha over depth and step", alpha_heat_map(self.steps, self.alphas))
 
     def _draw_ways(self, trainer: L.Trainer) -> None:
-        seen = [row for row, inverse in enumerate(self.inverse_stds) if inverse]
+        rows = zip(self.alphas, self.inverse_stds, strict=True)
+        seen = [row for row, pair in enumerate(rows) if pair[1] and np.isfinite(_logs(*pair)).all()]  # or has diverged
         if not trainer.is_global_zero or len(seen) < 2:
             return
         from .figures import alpha_against_inverse_std
 
         steps = [self.steps[row] for row in seen]
-        alphas, inverse = ([rows[row] for row in seen] for rows in (self.alphas, self.inverse_stds))
+        alphas, inverse = ([all_rows[row] for row in seen] for all_rows in (self.alphas, self.inverse_stds))
         picture = alpha_against_inverse_std(steps, alphas, inverse, correlation(alphas[-1], inverse[-1]))
         self._show(trainer, "alpha_vs_inverse_std", "alpha against 1 over std", picture)
 
@@ -207,11 +208,16 @@ def correlation(alphas: Mapping[str, float], inverse_stds: Mapping[str, float]) 
     """Pearson's of log |alpha| and log 1/std over the layers, in the same order; None where one of them is constant."""
     if len(alphas) < 2:
         return None
-    with np.errstate(all="ignore"):  # what has diverged has none
-        logs = np.log(np.abs([list(alphas.values()), list(inverse_stds.values())]))
-        if not np.isfinite(logs).all() or logs.std(axis=1).min() < 1e-9:
-            return None
-    return float(np.corrcoef(logs)[0, 1])
+    logs = _logs(alphas, inverse_stds)
+    if not np.isfinite(logs).all() or logs.std(axis=1).min() < 1e-9:  # what has diverged has none
+        return None
+    return float(np.corrcoef(logs[0], logs[1])[0, 1])
+
+
+def _logs(alphas: Mapping[str, float], inverse_stds: Mapping[str, float]) -> Array:
+    """Of both, their sizes, (2, layers)."""
+    with np.errstate(all="ignore"):
+        return np.log(np.abs([list(alphas.values()), list(inverse_stds.values())]))
 
 
 def _seldom(looks: int) -> bool:
