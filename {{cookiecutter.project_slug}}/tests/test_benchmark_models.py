@@ -80,7 +80,21 @@ def test_compiled_and_eager_are_one_net(tiny: Tiny, monkeypatch: pytest.MonkeyPa
         case.prepare(0)
         case.call(None)
         assert bool(graphs) == ran
+        graphs.clear()
+        assert runner.saved(how) > 0
+        assert bool(graphs) == ran, "what notes the saved tensors does not bypass the compiler"
     assert all(torch.equal(*pair) for pair in zip(before, runner.task.net.parameters(), strict=True))
+
+
+def test_a_net_that_memory_does_not_hold_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Runner:
+        raise torch.OutOfMemoryError("out of memory\nby far")
+
+    monkeypatch.setattr(models, "Runner", full)
+    results, shares = models.Results(), list[float]()
+    models.measure(configs([], ["ln", "dyt"], CPU), CPU, True, 0.001, results, shares.append)
+    assert results.skipped == {"ln": "out of memory", "dyt": "out of memory"}
+    assert (results.times, sum(shares)) == ({}, 2 * 2 * 2)
 
 
 def test_rates_and_ratios() -> None:

@@ -23,6 +23,7 @@ from ..errors import UsageError
 from ..nets import set_precision
 from ..tasks.base import compile_parts, update_average
 from .memory import peak_bytes, saved_bytes
+from .report import reason
 from .timing import Case, Times, take_turns, wall_clock
 
 STEPS = ("training", "inference")
@@ -156,7 +157,13 @@ def measure(
     runners: dict[tuple[str, str], Runner] = {}
     for norm, cfg in configs.items():
         before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-        runner = Runner(cfg, device)
+        runner: Runner | None = None  # gives back the memory of the one before, if that is not kept
+        try:
+            runner = Runner(cfg, device)
+        except torch.OutOfMemoryError as error:
+            results.skipped[norm] = reason(error)
+            advance((2 if compiles else 1) * len(STEPS))
+            continue
         results.unit, results.units_per_sample = runner.task.unit, runner.task.units_per_sample
         for how in ("eager", "compiled") if compiles else ("eager",):
             if _works(runner, norm, how, device, before, results):
@@ -183,7 +190,7 @@ def _works(runner: Runner, norm: str, how: str, device: torch.device, before: in
     except Exception as error:
         if how == "eager" and not isinstance(error, torch.OutOfMemoryError):
             raise
-        results.skipped[f"{norm} {how}"] = str(error).strip().partition("\n")[0] or type(error).__name__
+        results.skipped[f"{norm} {how}"] = reason(error)
         return False
     if device.type == "cuda":
         held = torch.cuda.memory_allocated(device) - before

@@ -5,6 +5,7 @@ pass 3 M N b (read dy and x, write dx). That over the time is a rate, and its sh
 the same run says how much of the machine is made use of, and how much could still be won.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +17,15 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..norms import make_norm
+from ..norms.registry import options_of
 from .memory import peak_bytes, saved_bytes
+from .report import reason
 from .rivals import RIVALS
 from .timing import Case, Clock, Times, cache_bytes, take_turns
 
 MOST_BUFFERS = 64
+MOST_CALLS = 16  # in a repetition: a GPU queues 1,024 launches, and a formula makes tens of them
+AT_ONCE = {"cpu": 2**25, "cuda": 2**28}  # bytes of x that a repetition goes through
 COPIED = 2  # tensors of x's size, that copying x reads and writes
 TENSORS = {"forward": 2, "backward": 3, "both": 5}  # that a norm has to read or write
 
@@ -80,6 +85,8 @@ class Plan:
     def ways(self, norm: str) -> list[str]:
         """In which `norm` can be computed."""
         own = [*(["formula"] if norm in FORMULAS else []), *(["compiled"] if self.compiles else []), "ours"]
+        if self.device.type == "cuda" and "kernel" in options_of(norm):
+            own.append("plain")
         return own + [rival for rival in self.rivals if norm in RIVALS[rival].norms]
 
     def __len__(self) -> int:
@@ -127,10 +134,11 @@ def entry(norm: str, how: str, dim: int, dtype: torch.dtype, device: torch.devic
     if how in RIVALS:
         module = RIVALS[how].norms[norm](dim).to(device=device, dtype=dtype)
         return Entry(norm, how, module, list(module.parameters()))
-    ours = make_norm(norm, dim, device=device, dtype=dtype)
+    options: dict[str, Any] = {"kernel": "plain"} if how == "plain" else {}
+    ours = make_norm(norm, dim, device=device, dtype=dtype, **options)
     call: Callable[[Tensor], Tensor] = ours
     parameters: dict[str, Tensor] = dict(ours.named_parameters())
-    if norm in FORMULAS and how != "ours":
+    if norm in FORMULAS and how in ("formula", "compiled"):
         parameters = {name.rpartition(".")[2]: one.detach().to(dtype) for name, one in parameters.items()}
         call = partial(FORMULAS[norm], **{name: one.requires_grad_() for name, one in parameters.items()})
     return Entry(norm, how, torch.compile(call, dynamic=False) if how == "compiled" else call, [*parameters.values()])
@@ -139,6 +147,8 @@ def entry(norm: str, how: str, dim: int, dtype: torch.dtype, device: torch.devic
 class Buffers:
     """Inputs and gradients of the output, so many that the cache holds none of them when it is its turn.
 
+    Calls take them one after the other, whoever calls.
+
     Args:
         shape: tokens, width.
     """
@@ -146,51 +156,69 @@ class Buffers:
     def __init__(self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> None:
         size = math.prod(shape) * dtype.itemsize
         self.number = max(2, min(MOST_BUFFERS, math.ceil(2 * cache_bytes(device) / size)))
+        self.calls = min(MOST_CALLS, math.ceil(AT_ONCE.get(device.type, AT_ONCE["cuda"]) / size))
+        self.turn = itertools.cycle(range(self.number))
         kind: dict[str, Any] = {"dtype": dtype, "device": device, "generator": torch.Generator(device).manual_seed(0)}
         self.x = [torch.randn(shape, **kind).requires_grad_() for _ in range(self.number)]
         self.dy = [torch.randn(shape, **kind) for _ in range(self.number)]
 
     def copy(self) -> Case:
-        """From x to dy, whose values do not matter."""
-        return Case(lambda one: one[1].copy_(one[0]), lambda n: (self.x[n].detach(), self.dy[n]), self.number)
+        """To memory that is allocated as a norm's output is, so that the cache helps both alike."""
+        return Case(lambda x: x.clone(), lambda _: self.x[next(self.turn)].detach(), self.calls)
 
     def case(self, entry: Entry, step: str) -> Case:
         def backward(x: Tensor, y: Tensor, dy: Tensor) -> object:
             return torch.autograd.grad(y, [x, *entry.parameters], dy)
 
-        def ready(number: int) -> tuple[Tensor, Tensor, Tensor]:
-            return self.x[number], entry.call(self.x[number]), self.dy[number]
+        def inputs(_: int) -> tuple[Tensor, Tensor]:
+            number = next(self.turn)
+            return self.x[number], self.dy[number]
+
+        def ready(_: int) -> tuple[Tensor, Tensor, Tensor]:
+            x, dy = inputs(_)
+            return x, entry.call(x), dy
 
         def both(x: Tensor, dy: Tensor) -> object:
-            return backward(x, entry.call(x), dy)
+            y = entry.call(x)
+            return y, backward(x, y, dy)
 
         if step == "forward":
-            return Case(entry.call, lambda n: self.x[n], self.number)
+            return Case(entry.call, lambda n: inputs(n)[0], self.calls)
         if step == "backward":
-            return Case(lambda one: backward(*one), ready, self.number)
-        return Case(lambda one: both(*one), lambda n: (self.x[n], self.dy[n]), self.number)
+            return Case(lambda one: backward(*one), ready, self.calls)
+        return Case(lambda one: both(*one), inputs, self.calls)
 
 
 def measure(plan: Plan, clock: Clock, results: Results, advance: Callable[[float], object]) -> None:
-    """Fills `results`, shape by shape. What a rival or a compiler cannot do is skipped; our own must not fail.
+    """Fills `results`, shape by shape. What a rival or a compiler cannot do, or memory cannot hold, is skipped; our own
+    must not fail.
 
     Args:
         advance: told how many numbers are done.
     """
     for shape in plan.shapes:
         torch.compiler.reset()  # or the compiler refuses the ninth shape
-        buffers = Buffers(shape, plan.dtype, plan.device)
-        able = []
-        for norm in plan.norms:
-            for how in plan.ways(norm):
-                if (one := _working(norm, how, shape, buffers, results)) is not None:
-                    able.append(one)
-                else:
-                    advance(len(plan.steps))
-        for step in plan.steps:
-            cases = {Place(shape, step, one.norm, one.how): buffers.case(one, step) for one in able}
-            cases[Place(shape, step, "", "copy")] = buffers.copy()
-            take_turns(cases, clock, plan.seconds, results.times, advance)
+        try:
+            _measure(shape, plan, clock, results, advance)
+        except torch.OutOfMemoryError as error:
+            results.skipped[f"the rest of {shape[0]}x{shape[1]}"] = reason(error)
+
+
+def _measure(
+    shape: tuple[int, int], plan: Plan, clock: Clock, results: Results, advance: Callable[[float], object]
+) -> None:
+    buffers = Buffers(shape, plan.dtype, plan.device)
+    able = []
+    for norm in plan.norms:
+        for how in plan.ways(norm):
+            if (one := _working(norm, how, shape, buffers, results)) is not None:
+                able.append(one)
+            else:
+                advance(len(plan.steps))
+    for step in plan.steps:
+        cases = {Place(shape, step, one.norm, one.how): buffers.case(one, step) for one in able}
+        cases[Place(shape, step, "", "copy")] = buffers.copy()
+        take_turns(cases, clock, plan.seconds, results.times, advance)
 
 
 def _working(norm: str, how: str, shape: tuple[int, int], buffers: Buffers, results: Results) -> Entry | None:
@@ -203,8 +231,7 @@ def _working(norm: str, how: str, shape: tuple[int, int], buffers: Buffers, resu
     except Exception as error:  # of any kind: it is not our code
         if how == "ours":
             raise
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        results.skipped[f"{norm} {how} at {shape[0]}x{shape[1]}"] = reason
+        results.skipped[f"{norm} {how} at {shape[0]}x{shape[1]}"] = reason(error)
         return None
     place = Place(shape, "both", norm, how)
     results.saved[place] = saved_bytes(lambda: one.call(x), one.parameters)

@@ -14,6 +14,7 @@ COLOURS = {  # Okabe and Ito's, which most eyes tell apart
     "formula": "#999999",
     "compiled": "#E69F00",
     "ours": "#0072B2",
+    "plain": "#F0E442",
     "torch": "#009E73",
     "liger": "#CC79A7",
     "quack": "#D55E00",

@@ -62,6 +62,11 @@ def conditions(device: torch.device) -> dict[str, Any]:
     return {"machine": machine, "versions": versions() | installed, "git": git_state()}
 
 
+def reason(error: Exception) -> str:
+    """Its first line, for what is skipped."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def write(folder: Path, content: Mapping[str, Any], tables: Sequence[Table], notes: Sequence[str]) -> None:
     """Prints tables and notes, and writes `table.txt` and `results.json`."""
     text = StringIO()

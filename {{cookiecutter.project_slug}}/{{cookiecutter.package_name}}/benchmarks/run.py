@@ -9,6 +9,7 @@ import torch
 from rich.table import Table
 
 from .. import norms as registry
+from ..errors import require
 from ..nets import find_device
 from ..show import progress
 from . import norms, plots, tables
@@ -51,13 +52,15 @@ def benchmark(choices: Choices) -> Path:
     """Measures, prints and writes; returns the folder with `table.txt`, `results.json` and `plot.png`.
 
     Raises:
-        UsageError: an option that cannot be.
+        UsageError: an option that cannot be, or nothing that can be measured.
         KeyboardInterrupt: once what was measured until then is printed and written.
     """
     device = find_device(choices.options["device"])
     names = chosen("norm", choices.options["norm"], registry.names())
     if threads := choices.options["threads"]:
         torch.set_num_threads(threads)
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)  # events, and the launches of some libraries, are of the current one
     where = conditions(device)
     study = (_models if choices.config else _norms)(choices, names, device, where["machine"])
     folder = make_folder(choices.options["out"], study.stem)
@@ -77,6 +80,8 @@ def _report(study: Study, folder: Path, where: Mapping[str, Any], finished: bool
     rows = study.rows()
     if not rows:
         folder.rmdir()
+        why = "; ".join(f"{what}: {why}" for what, why in study.skipped.items())
+        require(not finished, f"nothing could be measured: {why}")
         return
     notes = [] if finished else ["stopped on the way: this is what was measured until then"]
     notes += [*study.notes, *(f"skipped: {what}: {why}" for what, why in study.skipped.items())]

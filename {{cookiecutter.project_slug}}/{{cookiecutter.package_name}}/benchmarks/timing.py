@@ -6,6 +6,7 @@ turns, and a CPU is measured in the same way.
 """
 
 import os
+import random
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from statistics import median, quantiles
@@ -67,7 +68,8 @@ def wall_clock(case: Case, times: Times) -> None:
     inputs = [case.prepare(number) for number in range(case.calls)]
     _synchronize()
     start = perf_counter()
-    _call(case, inputs)
+    for one in inputs:
+        case.call(one)
     _synchronize()
     times.seconds.append(perf_counter() - start)
 
@@ -75,7 +77,8 @@ def wall_clock(case: Case, times: Times) -> None:
 class CudaClock:
     """By CUDA's events, as Triton's do_bench: how long the device is busy, however slowly the host launches.
 
-    The cache is overwritten before, and the device waits until the host is well ahead of it.
+    The cache is overwritten before, and the device waits until the host is well ahead of it. What the calls return is
+    kept until then: memory that is freed and used again at once would be written to the cache alone.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -86,13 +89,17 @@ class CudaClock:
         inputs = [case.prepare(number) for number in range(case.calls)]
         torch.cuda.synchronize()
         self.waste.zero_()
-        torch.cuda._sleep(int(3e9 * max(times.launching[-1:], default=0.0)))  # cycles: at most 2e9 are a second
+        # Of the shortest time: a longer one may hold a wait for this very sleep, and each would make the next longer.
+        torch.cuda._sleep(int(3e9 * min(times.launching, default=0.0)))  # cycles: at most 2e9 are a second
         self.start.record()
-        launching = _call(case, inputs)
+        start = perf_counter()
+        outputs = [case.call(one) for one in inputs]
+        launching = perf_counter() - start
         self.end.record()
         self.end.synchronize()
         times.seconds.append(self.start.elapsed_time(self.end) / 1000)
         times.launching.append(launching)
+        del outputs
 
 
 def take_turns(
@@ -102,7 +109,10 @@ def take_turns(
     times: MutableMapping[Key, Times],
     advance: Callable[[float], object],
 ) -> None:
-    """Measures all cases in turns, A B C A B C, so that whatever else the machine does hits all alike.
+    """Measures all cases in turns, A B C, B A C, so that whatever else the machine does hits all alike.
+
+    Every round has an order of its own: a case finds the caches and the heap as the one before it left them, and that
+    should not always be the same one.
 
     Args:
         cases: that have run before, and so are compiled.
@@ -118,8 +128,10 @@ def take_turns(
     rounds = max(FEWEST, min(MOST, round(seconds * len(cases) / max(once, 1e-9))))
     for key, one in warm.items():
         times[key] = Times(one.calls, [], one.launching[-1:])
+    order, generator = list(cases.items()), random.Random(0)
     for _ in range(rounds):
-        for key, case in cases.items():
+        generator.shuffle(order)
+        for key, case in order:
             clock(case, times[key])
             advance(1 / rounds)
 
@@ -135,10 +147,3 @@ def cache_bytes(device: torch.device) -> int:
 def _synchronize() -> None:
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
-
-
-def _call(case: Case, inputs: list[Any]) -> float:
-    start = perf_counter()
-    for one in inputs:
-        case.call(one)
-    return perf_counter() - start
