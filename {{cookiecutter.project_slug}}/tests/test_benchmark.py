@@ -119,10 +119,10 @@ def test_median_and_quartiles() -> None:
 
 def test_turns_are_taken_and_budgets_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "MOST", 100)
-    order = []
+    order: list[str] = []
 
     def clock(case: Case, times: Times) -> None:
-        order.append(case.call(["", ""]))
+        order.append(str(case.call(["", ""])))
         times.seconds.append(0.5)
 
     times: dict[str, Times] = {}
