@@ -81,8 +81,10 @@ class Classifier:
         self.machine = SVC().fit(images.flatten(1).numpy(), classes.numpy())
 
     def count(self, images: Tensor, asked: Sequence[int]) -> int:
-        """How many of `images` show the class `asked`."""
-        return int((self.machine.predict(images.flatten(1).cpu().numpy()) == np.array(asked)).sum())
+        """How many of `images` show the class `asked`. Those of a net that diverged are no numbers, and show none."""
+        pixels = images.flatten(1).cpu().numpy()
+        sound = np.isfinite(pixels).all(axis=1)
+        return int((self.machine.predict(pixels[sound]) == np.array(asked)[sound]).sum()) if sound.any() else 0
 
 
 def make_features(name: str, weights: str, pixels: int) -> Features:
