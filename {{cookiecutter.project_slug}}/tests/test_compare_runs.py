@@ -1,13 +1,11 @@
 """Many runs, one after the other or side by side: what is done stays done, and what fails or is stopped goes on."""
 
 import json
-import os
 import shutil
 import signal
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,18 +91,15 @@ def test_ctrl_c_saves_reports_and_goes_on(
     """The first run is done, the second waits to be stopped, and nothing further starts."""
     asked = ["norm=ln,dyt,bn", "save_every_n_steps=0,2", "jobs=1"]
 
-    def stop() -> None:
-        deadline = time.monotonic() + 20
-        while not any(out.glob("runs/*/waits")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
+    def stop(*_: object) -> None:
+        if any(out.glob("runs/*/waits")):
+            monkeypatch.setattr(run, "_show", lambda *_: None)  # once, since a second one kills
+            signal.raise_signal(signal.SIGINT)
 
-    thread = threading.Thread(target=stop)
-    thread.start()
+    monkeypatch.setattr(run, "_show", stop)
     monkeypatch.setattr(script, "compare", lambda argv: go(*argv))
     with pytest.raises(KeyboardInterrupt):
         script.main(asked)
-    thread.join()
     report = (out / "report.md").read_text()
     assert "1 of 6 runs finished; interrupted, and the same command goes on." in report
     assert "interrupted: the same command goes on" in capsys.readouterr().err
@@ -160,16 +155,17 @@ def test_a_folder_of_other_things_stays_as_it_is(go: Compare, out: Path) -> None
 def test_an_error_of_its_own_stops_what_runs(go: Compare, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the reader of its output has gone, or the disk is full."""
 
-    def fail(bars: object, one: object) -> None:
+    handles = []
+
+    def fail(bars: object, one: Any) -> None:
         if any(out.glob("runs/*/waits")):
+            handles.append(one.handle)
             raise OSError("no space")
 
     monkeypatch.setattr(run, "_show", fail)
     with pytest.raises(OSError, match="no space"):
         go("norm=ln", "save_every_n_steps=2")
-    deadline = time.monotonic() + 20
-    while not any(out.glob("runs/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert handles[0]._process.wait(timeout=20) == 130
     assert any(out.glob("runs/*/checkpoints/last.ckpt")), "it was asked to save"
 
 

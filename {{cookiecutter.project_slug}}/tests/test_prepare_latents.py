@@ -15,7 +15,7 @@ from PIL import Image
 
 import prepare_latents as script
 from {{cookiecutter.package_name}} import files
-from {{cookiecutter.package_name}}.data import latents_prepare_latents
+from {{cookiecutter.package_name}}.data import latents_encode
 from {{cookiecutter.package_name}}.data.latents import Latents
 from {{cookiecutter.package_name}}.data.latents_prepare_latents import OPTIONS, prepare_latents
 from {{cookiecutter.package_name}}.data.latents_vae import VAE
@@ -150,7 +150,7 @@ def test_what_was_interrupted_goes_on(images, tmp_path, monkeypatch, vae, place)
 
 def test_a_finished_folder_is_left_alone(images, tmp_path, monkeypatch, capsys, vae):
     first = make(images, tmp_path / "out", vae)
-    monkeypatch.setattr(latents_prepare_latents.Job, "run", None)
+    monkeypatch.setattr(latents_encode.Job, "run", None)
     assert make(images, tmp_path / "out", vae, batch_size=3) == first
     assert "is complete: latents of 4 x 8 x 8 in 2 classes" in capsys.readouterr().out
     for options in ({"img_size": 8}, {"shard": 6}, {"val_fraction": 0.3}):
@@ -163,7 +163,7 @@ def test_a_finished_folder_is_left_alone(images, tmp_path, monkeypatch, capsys, 
 
 def test_other_images_do_not_go_on_with_what_was_begun(images, tmp_path, monkeypatch, vae):
     with monkeypatch.context() as patch:
-        patch.setattr(latents_prepare_latents.Job, "run", lambda *_: 1 / 0)
+        patch.setattr(latents_encode.Job, "run", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             make(images, tmp_path / "out", vae)
     (images / "train" / "cat" / "000.png").rename(images / "train" / "dog" / "000.png")
@@ -229,7 +229,7 @@ def test_places_that_are_no_place_for_latents(images, tmp_path, monkeypatch, vae
     }.items():
         with pytest.raises(UsageError, match=words):
             make(images, out, vae)
-    monkeypatch.setattr(latents_prepare_latents, "gigabytes", lambda *_: 1e9)
+    monkeypatch.setattr(latents_encode, "gigabytes", lambda *_: 1e9)
     with pytest.raises(UsageError, match=r"out: 1,000,000,000\.0 GB are needed there, and .* GB are free"):
         make(images, tmp_path / "out", vae)
     assert not (tmp_path / "out").exists()

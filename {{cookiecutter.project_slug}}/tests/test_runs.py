@@ -189,17 +189,6 @@ def test_refusals_leave_nothing_behind(
     assert RUN_DIR not in os.environ, "a later run in this process would take it for its own"
 
 
-@pytest.mark.parametrize(
-    ("script", "arguments"), [("train.py", ["optim.lrr=1"]), ("evaluate.py", ["checkpoint=nowhere"])]
-)
-def test_the_command_line_gets_one_line_and_status_two(script: str, arguments: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / script), *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ")
-
-
 def test_a_compiled_net_trains_and_keeps_its_names(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = []
 

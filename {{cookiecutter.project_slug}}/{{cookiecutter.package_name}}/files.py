@@ -1,13 +1,14 @@
 """Files that are whole or not there."""
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def replace(path: Path, write: Callable[[Path], Any]) -> None:
@@ -17,11 +18,26 @@ def replace(path: Path, write: Callable[[Path], Any]) -> None:
     temporary.replace(path)
 
 
+def write_text(path: Path, text: str) -> None:
+    replace(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
 def write_json(path: Path, content: Any) -> None:
-    replace(path, lambda file: file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"))
+    """Writes `content`, with null for numbers that JSON has no word for."""
+    write_text(path, json.dumps(_finite(content), indent=1) + "\n")
 
 
-def write_png(path: Path, picture: Tensor) -> None:
+def write_png(path: Path, picture: "Tensor") -> None:
     """Writes bytes (C, H, W): grey, or red, green and blue."""
+    from PIL import Image
+
     image = Image.fromarray(picture.movedim(0, -1).squeeze(-1).numpy())
     replace(path, lambda file: image.save(file, "PNG"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from .config import plain
 from .errors import UsageError, require
-from .values import leaves
+from .values import without
 
 RUN_DIR = "DYT_RUN_DIR"  # tells the other ranks, which Lightning starts with the same argv, what rank 0 decided
 
@@ -38,10 +38,14 @@ class Run:
         return self.path / "checkpoints"
 
 
+def resume_files(run_dir: Path) -> list[Path]:
+    """`last.ckpt` and what Lightning saves before SLURM stops a job, where they are."""
+    return [*run_dir.glob("checkpoints/last.ckpt"), *run_dir.glob("hpc_ckpt_*.ckpt")]
+
+
 def last_checkpoint(run_dir: Path) -> Path | None:
-    """The latest by steps of `last.ckpt` and what Lightning saves before SLURM stops a job."""
-    files = [*run_dir.glob("checkpoints/last.ckpt"), *run_dir.glob("hpc_ckpt_*.ckpt")]
-    return max(files, key=lambda file: load_checkpoint(file)["global_step"], default=None)
+    """The latest by steps of those that training goes on from."""
+    return max(resume_files(run_dir), key=lambda file: load_checkpoint(file)["global_step"], default=None)
 
 
 def load_checkpoint(file: Path, device: str = "meta") -> dict[str, Any]:
@@ -180,8 +184,7 @@ def _launched_as() -> str | None:
 
 def _identity(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a run the run it is: its config without what may change when it goes on."""
-    ignored = ("defaults", "name", "runs", *RESUMABLE)
-    return {key: value for key, value in leaves(cfg) if not any(f"{key}.".startswith(f"{one}.") for one in ignored)}
+    return without(cfg, ("defaults", "name", "runs", *RESUMABLE))
 
 
 def _digest(cfg: DictConfig) -> str:

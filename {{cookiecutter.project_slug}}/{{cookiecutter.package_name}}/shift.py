@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from statistics import fmean
 from types import ModuleType
 from typing import Any
 
@@ -105,7 +106,7 @@ def evaluate_shift(cfg: DictConfig, checkpoint: Path, split: str, name: str, out
         _print(report, f"{tag} of {samples} {data.noun}s")
         if out is not None:
             stem = out / (f"shift-{name}" if split == "test" else f"shift-{name}-{split}")
-            files.write_json(stem.with_suffix(".json"), _finite(report))
+            files.write_json(stem.with_suffix(".json"), report)
             _draw(report, stem.with_suffix(".png"))
             written = [stem.with_suffix(suffix) for suffix in (".json", ".png")]
             written.append(part.write_samples(data, section, split, out / f"{stem.name}-samples"))
@@ -113,18 +114,18 @@ def evaluate_shift(cfg: DictConfig, checkpoint: Path, split: str, name: str, out
     return report
 
 
-def means(report: Mapping[str, Any]) -> list[float]:
-    """The mean over the kinds, at strength 0 and at each of `strengths`."""
-    curves = [[report["clean_by_kind"][kind], *values] for kind, values in report["kinds"].items()]
-    return [math.fsum(values) / len(values) for values in zip(*curves, strict=True)]
+def curves(report: Mapping[str, Any]) -> dict[str, list[float]]:
+    """The metric under each kind, and their `mean`, at strength 0 and at each of `strengths`; null becomes nan."""
+    rows = {kind: [report["clean_by_kind"][kind], *values] for kind, values in report["kinds"].items()}
+    known = {kind: [math.nan if value is None else value for value in row] for kind, row in rows.items()}
+    return {**known, "mean": [fmean(values) for values in zip(*known.values(), strict=True)]}
 
 
 def _print(report: Mapping[str, Any], title: str) -> None:
     table = Table("strength", *map(str, [0, *report["strengths"]]), title=title, title_justify="left", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
-    rows = {kind: [report["clean_by_kind"][kind], *values] for kind, values in report["kinds"].items()}
-    for kind, values in {**rows, "mean": means(report)}.items():
+    for kind, values in curves(report).items():
         table.add_row(kind, *(f"{value:.4f}" for value in values), style="bold" if kind == "mean" else None)
     Console(highlight=False).print(table)
 
@@ -135,19 +136,10 @@ def _draw(report: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
     axes = figure.add_subplot(xlabel="strength (0: none)", ylabel=report["metric"])
     steps = [0, *report["strengths"]]
-    for kind, values in report["kinds"].items():
-        axes.plot(steps, [report["clean_by_kind"][kind], *values], marker=".", label=kind.replace("_", " "))
-    axes.plot(steps, means(report), color="black", linewidth=2.5, label="mean")
+    for kind, values in curves(report).items():
+        line: Any = {"color": "black", "linewidth": 2.5} if kind == "mean" else {"marker": "."}
+        axes.plot(steps, values, label=kind.replace("_", " "), **line)
     axes.set_xticks(steps)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
     files.replace(path, lambda file: figure.savefig(file, format="png"))
-
-
-def _finite(value: Any) -> Any:
-    """`value` with null for numbers that JSON has no word for."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

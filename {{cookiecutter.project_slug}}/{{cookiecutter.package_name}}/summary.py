@@ -1,7 +1,5 @@
 """What a finished run leaves for other programs."""
 
-import json
-import math
 import platform
 import subprocess
 import sys
@@ -12,16 +10,14 @@ from typing import Any
 from omegaconf import DictConfig
 
 from .config import plain
+from .files import write_json
 from .runs import Run
 
 
 def write_summary(run: Run, cfg: DictConfig, values: dict[str, Any]) -> None:
     """`summary.json`: final metrics by their tags, and what one needs to tell the run from another."""
     facts = {"norm": plain(cfg)["norm"], "seed": cfg.seed, "versions": versions(), "git": git_state()}
-    finite = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
-    }
-    (run.path / "summary.json").write_text(json.dumps(finite | facts, indent=2) + "\n", encoding="utf-8")
+    write_json(run.path / "summary.json", values | facts)
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Values for the keys of a config, of the types that its files give them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -24,6 +24,11 @@ def leaves(cfg: Mapping[str, Any] | DictConfig) -> Iterator[tuple[str, Any]]:
                 yield f"{prefix}{name}", value
 
     return walk(OmegaConf.to_container(cfg, resolve=False) if isinstance(cfg, DictConfig) else cfg, "")  # type: ignore[arg-type]
+
+
+def without(cfg: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """The leaves of `cfg` but these, and what is below these."""
+    return {key: value for key, value in leaves(cfg) if not any(f"{key}.".startswith(f"{one}.") for one in keys)}
 
 
 def has_key(cfg: DictConfig, key: str) -> bool:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..files import replace
@@ -105,5 +104,4 @@ def _finish(figure: Figure, title: str, names: Sequence[str], path: Path) -> Non
     legend = figure.legend(handles, names, loc="outside lower left", ncols=len(names), frameon=False, handletextpad=0.1)
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_color(COLOURS.get(name, "#000000"))
-    FigureCanvasAgg(figure)
     replace(path, lambda file: figure.savefig(file, format="png"))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 
 from ..errors import UsageError, require
 from .grid import Cell, Grid
@@ -53,12 +54,6 @@ class Comparison:
         reference = self.reference(cell) if reference is None else reference
         return None if reference is None else paired_difference(self.values(cell), self.values(reference))
 
-    def is_better(self, one: Cell, other: Cell) -> bool:
-        ours, theirs = self.spread(one), self.spread(other)
-        if ours is None or theirs is None:
-            return ours is not None
-        return (ours.mean > theirs.mean) == self.higher_is_better
-
     @cached_property
     def told(self) -> list[Cell]:
         """The cells that a person can read one by one: all, or of many the best for each value of the main key."""
@@ -75,10 +70,13 @@ class Comparison:
         return "norm" if "norm" in self.grid.swept else next(iter(self.grid.keys), "")
 
     def best(self, cells: Sequence[Cell]) -> Cell:
-        best = cells[0]
-        for cell in cells[1:]:
-            best = cell if self.is_better(cell, best) else best
-        return best
+        """By the mean; a cell of which no run has finished comes last."""
+
+        def merit(cell: Cell) -> float:
+            one = self.spread(cell)
+            return -inf if one is None else one.mean if self.higher_is_better else -one.mean
+
+        return max(cells, key=merit)
 
 
 def choose_baseline(grid: Grid, asked: str) -> tuple[str, str] | None:

@@ -1,9 +1,7 @@
 """Figures of every comparison: the metric by seed, differences, curves, alpha over depth, robustness."""
 
-import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from ..shift import curves as by_kind
 from .comparison import Comparison
 from .grid import Cell, short
-from .results import Curve, band, thinned
+from .results import band, thinned
 from .style import FAINT, INK, RULE, WIDTH, colours, label_ends, new_figure
 
 CAPTIONS = {
@@ -170,34 +169,27 @@ def shift(comparison: Comparison, look: Look) -> Figure | None:
     first = next((shifts[0] for shifts in runs.values()), None)
     if first is None:
         return None
-    titles = ["mean over kinds", *first["kinds"]]
-    columns = min(3, len(titles))
-    rows = -(-len(titles) // columns)
+    kinds = ["mean", *first["kinds"]]
+    columns = min(3, len(kinds))
+    rows = -(-len(kinds) // columns)
     figure = new_figure(0.3 + 2.2 * rows)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axes in panels.flat[len(titles) :]:
+    for axes in panels.flat[len(kinds) :]:
         axes.set_visible(False)
-    for at, (axes, title) in enumerate(zip(panels.flat, titles, strict=False)):
-        axes.set_title(title.replace("_", " "), weight="normal" if at else "bold")
+    for at, (axes, kind) in enumerate(zip(panels.flat, kinds, strict=False)):
+        axes.set_title(kind.replace("_", " ") if at else "mean over kinds", weight="normal" if at else "bold")
         for cell, shifts in runs.items():
-            strengths, mean, low, high = band([_by_strength(one, title) for one in shifts])
+            lines = [dict(zip([0, *one["strengths"]], by_kind(one)[kind], strict=True)) for one in shifts]
+            strengths, mean, low, high = band(lines)
             axes.plot(strengths, mean, marker="o", ms=3, color=look.colour(cell), ls=look.style(cell), lw=1.6)
             axes.fill_between(strengths, low, high, color=look.colour(cell), alpha=0.13, lw=0)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.tick_params(labelbottom=at >= len(titles) - columns)
+        axes.tick_params(labelbottom=at >= len(kinds) - columns)
     handles = [Line2D([], [], color=look.colour(c), ls=look.style(c), label=comparison.grid.label(c)) for c in runs]
     figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 8), labelcolor="linecolor")
     figure.supxlabel("strength; 0 is undamaged data", size=9, color=INK)
     figure.supylabel(first["metric"], size=9, color=INK)
     return figure
-
-
-def _by_strength(shift: Mapping[str, Any], title: str) -> Curve:
-    """The metric under one kind, or as the mean over all of them; null, where it is no finite number, is nan."""
-    kinds = [title] if title in shift["kinds"] else list(shift["kinds"])
-    rows = zip(*([shift["clean_by_kind"][kind], *shift["kinds"][kind]] for kind in kinds), strict=True)
-    means = [sum(math.nan if value is None else value for value in row) / len(kinds) for row in rows]
-    return dict(zip([0, *shift["strengths"]], means, strict=True))
 
 
 def _bare(axes: Axes) -> None:

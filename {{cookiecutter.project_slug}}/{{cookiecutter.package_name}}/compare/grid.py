@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from ..config import compose, groups, parse, plain
 from ..errors import UsageError, require
-from ..values import has_key, leaves
+from ..values import has_key, without
 
 OURS = ("name", "runs", "resume")  # keys by which a comparison places its runs
 # Where things lie and who loads them: they change no number, so a run goes on under others.
@@ -151,18 +151,13 @@ def _variation(values: Sequence[float]) -> float:
 def _combination(kept: Mapping[str, str], swept: Sequence[str]) -> Combination:
     argv = [f"{key}={text}" for key, text in kept.items()]
     cfg = plain(compose(argv))
-    digest = hashlib.sha256(json.dumps(_identity(cfg), sort_keys=True).encode()).hexdigest()[:8]
+    identity = without(cfg, ("defaults", *OURS, *FREE))
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     others = [f"{short(key)}{kept[key]}" for key in swept if key not in ("norm", "seed")]
     words = [cfg["norm"]["name"], *others, f"seed{cfg['seed']}"]
     name = "-".join(re.sub(r"[^\w.]+", "_", word).strip("_.")[:40] for word in words)
     cell = tuple((key, kept[key]) for key in swept if key != "seed")
     return Combination(cell, cfg["seed"], argv, cfg, f"{name[:100]}-{digest}")
-
-
-def _identity(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a run the run it is: all that its config says, less where it lies."""
-    ignored = ("defaults", *OURS, *FREE)
-    return {key: value for key, value in leaves(cfg) if not any(f"{key}.".startswith(f"{one}.") for one in ignored)}
 
 
 def _knows(one: Mapping[str, str], key: str) -> bool:

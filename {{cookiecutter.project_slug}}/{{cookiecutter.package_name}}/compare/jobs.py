@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..runs import resume_files
+
 ROOT = Path(__file__).resolve().parents[2]
 TAIL = 8192  # bytes of a log in which its last line is looked for
 
@@ -48,7 +50,7 @@ class Job:
         """The next stage, or None where all is done."""
         if not self.trained:
             starts = [*self.argv, f"name={self.run.name}", f"runs={self.run.parent}"]
-            goes_on = self.is_resumable()
+            goes_on = bool(resume_files(self.run))
             argv = [f"resume={self.run}", *self.free] if goes_on else starts
             log = self.logs / f"{self.run.name}.log"
             return Stage(self._python("train", argv), self.run / "summary.json", log, "resume" if goes_on else "train")
@@ -59,12 +61,9 @@ class Job:
             return Stage(self._python("evaluate", argv), result, log, "shift")
         return None
 
-    def is_resumable(self) -> bool:
-        return any(self.run.glob("checkpoints/last.ckpt")) or any(self.run.glob("hpc_ckpt_*.ckpt"))
-
     def clear(self) -> None:
         """Removes what a run left that was killed before its first checkpoint, since train.py makes its directory."""
-        if self.run.is_dir() and not self.trained and not self.is_resumable():
+        if self.run.is_dir() and not self.trained and not resume_files(self.run):
             shutil.rmtree(self.run)
 
     def _python(self, script: str, argv: Sequence[str]) -> list[str]:

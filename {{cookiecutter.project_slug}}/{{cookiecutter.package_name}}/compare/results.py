@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 Curve = dict[int, float]  # values by optimiser step
@@ -69,7 +70,7 @@ def band(curves: list[Curve]) -> tuple[list[int], list[float], list[float], list
     rows = [(step, values) for step, values in rows if values]
     return (
         [step for step, _ in rows],
-        [math.fsum(values) / len(values) for _, values in rows],
+        [fmean(values) for _, values in rows],
         [min(values) for _, values in rows],
         [max(values) for _, values in rows],
     )
@@ -82,4 +83,4 @@ def thinned(curve: Curve, points: int = 60) -> Curve:
         return curve
     ends = [round((number + 1) * len(steps) / points) for number in range(points)]
     pieces = [steps[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    return {piece[-1]: math.fsum(curve[step] for step in piece) / len(piece) for piece in pieces}
+    return {piece[-1]: fmean(curve[step] for step in piece) for piece in pieces}

@@ -3,8 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-from scipy.stats import t
+from statistics import fmean, stdev
 
 CONFIDENCE = 0.95
 ROUNDING = 1e-6  # of a metric: it is a number of single precision
@@ -36,10 +35,7 @@ def spread(values: Sequence[float]) -> Spread | None:
     """None of no values."""
     if not values:
         return None
-    mean = math.fsum(values) / len(values)
-    if len(values) == 1:
-        return Spread(mean, None, 1)
-    return Spread(mean, math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1)), len(values))
+    return Spread(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
 
 
 def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
@@ -49,6 +45,8 @@ def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) ->
     differences are equal but for rounding, to which a metric that counts few samples can come. None without a seed in
     common.
     """
+    from scipy.stats import t  # takes a second to import, which a mistyped key should not cost
+
     seeds = ours.keys() & theirs.keys()
     one = spread([ours[seed] - theirs[seed] for seed in sorted(seeds)])
     if one is None:

@@ -12,8 +12,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from ..files import replace
 
 # By name: on a light page, and on a dark one. The colours are those of Okabe and Ito, which the colour-blind can tell.
 COLOURS = {
@@ -125,9 +126,8 @@ def spaced(values: Sequence[float], gap: float) -> list[float]:
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
     with matplotlib.rc_context(SETTINGS):
-        figure.savefig(path, dpi=160, facecolor="white")
+        replace(path, lambda file: figure.savefig(file, format="png", dpi=160, facecolor="white"))
 
 
 def to_svg(figure: Figure, name: str) -> str:

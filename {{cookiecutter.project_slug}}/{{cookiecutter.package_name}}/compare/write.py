@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cpus import cpu_count
-from ..files import replace
+from ..files import write_text
 from .figures import CAPTIONS
 from .markdown import markdown
 from .page import page
@@ -24,12 +24,8 @@ def write_report(report: Report, folder: Path) -> None:
     for name, figure in figures.items():
         write_png(figure, folder / "figures" / f"{name}.png")
     svg = {name: to_svg(figure, name) for name, figure in figures.items()}
-    _write(folder / "report.md", markdown(report, list(figures)))
-    _write(folder / "report.html", page(report, svg))
-
-
-def _write(path: Path, text: str) -> None:
-    replace(path, lambda file: file.write_text(text, encoding="utf-8"))
+    write_text(folder / "report.md", markdown(report, list(figures)))
+    write_text(folder / "report.html", page(report, svg))
 
 
 def how_it_was_made(results: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], list[str]]:

@@ -158,6 +158,6 @@ def write_samples(data: "Images", section: Mapping[str, Any], split: str, stem: 
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    path = stem.with_name(f"{stem.name}.png")
+    path = stem.with_suffix(".png")
     files.replace(path, lambda file: figure.savefig(file, format="png", bbox_inches="tight"))
     return path

@@ -11,6 +11,7 @@ latent. These are as the autoencoder gives them: scale and shift are applied whe
 int64, of a whole split.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
@@ -69,6 +70,10 @@ class Prepared(NamedTuple):
     shift: float
     classes: list[str]
     vae: str
+
+
+def gigabytes(images: int, shape: Sequence[int]) -> float:
+    return images * 4 * DTYPE.itemsize * math.prod(shape) / 1e9
 
 
 def read_meta(given: str) -> dict[str, Any]:

@@ -123,6 +123,6 @@ def write_samples(data: "Tokens", section: Mapping[str, Any], split: str, stem: 
             one = ReplacedSet(windows, SHARES[strength - 1]) if strength else windows
             text = codec.decode(one[0, len(windows) // 2][0].tolist())
             lines.append(f"{kind:<7} {strength}  {text[:100]!a}")
-    path = stem.with_name(f"{stem.name}.txt")
-    files.replace(path, lambda file: file.write_text("\n".join(lines) + "\n", encoding="utf-8"))
+    path = stem.with_suffix(".txt")
+    files.write_text(path, "\n".join(lines) + "\n")
     return path
