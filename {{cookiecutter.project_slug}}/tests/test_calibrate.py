@@ -74,11 +74,9 @@ def test_no_parameters_are_better(name: str, shape: dict[str, Any]) -> None:
     assert left == pytest.approx((squares / y.double().square().sum().item()) ** 0.5, rel=1e-4)
 
 
-def test_heads_and_maps_are_clouds_of_their_channels() -> None:
+def test_heads_are_clouds_of_their_channels() -> None:
     heads = torch.randn(2, 3, 7, 4)  # (B, H, T, E), of queries
     assert torch.equal(rows(heads), heads.reshape(-1, 4))
-    maps = torch.randn(2, 4, 3, 5)  # (B, C, H, W), of a LayerNorm2d
-    assert torch.equal(rows(maps, axis=1), maps.permute(0, 2, 3, 1).reshape(-1, 4))
 
 
 def test_a_large_cloud_is_thinned_alike() -> None:
@@ -89,16 +87,6 @@ def test_a_large_cloud_is_thinned_alike() -> None:
     assert torch.equal(few[:, :1], -rows(y)[:, :1])
     assert len(few[:, 0].unique()) == ROWS
     assert few[:, 0].mean() == pytest.approx(1.5 * ROWS, rel=0.05)
-
-
-def test_maps_are_fitted_as_their_last_dimension_would_be() -> None:
-    maps = stream(2 * 3 * 5, 4).reshape(2, 3, 5, 4)
-    one, other = made("dyt", 4), made("dyt", 4)
-    calibrate_(one, rows(maps), rows(layer_norm(maps)))
-    channels_second = maps.permute(0, 3, 1, 2).contiguous()
-    calibrate_(other, rows(channels_second, 1), rows(layer_norm(maps).permute(0, 3, 1, 2), 1))
-    for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs)
 
 
 def test_dtypes_are_kept() -> None:

@@ -64,6 +64,14 @@ def test_a_straight_line_and_a_constant() -> None:
     assert constant(x.numpy()) == pytest.approx(np.full(100, 2.0))
 
 
+def test_inputs_far_from_zero_are_no_constant() -> None:
+    """Under most alphas they are all at tanh's bound, which explains nothing."""
+    x = 50 + 3 * torch.randn(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = fit(cloud(x, torch.tanh(x - 50)))
+    assert found.r2 == pytest.approx(found.r2_line, rel=0.05)
+    assert 0.5 < found.r2_line < 1
+
+
 def test_layer_norm_is_seen_before_its_weight_and_bias() -> None:
     norm = randomized("ln", 6)
     x = torch.randn(2, 5, 6) * torch.rand(2, 5, 1) + 1

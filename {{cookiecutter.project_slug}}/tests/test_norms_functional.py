@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
-from {{cookiecutter.package_name}}.norms import derf, dyt
+from {{cookiecutter.package_name}}.norms import derf, dyt, plain
 
 DIM = 6
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {"dyt": dyt, "derf": derf}
@@ -16,6 +16,14 @@ AFFINE = {"weight and bias": ("weight", "bias"), "weight": ("weight",), "bias": 
 
 each_function = pytest.mark.parametrize("name", FUNCTIONS)
 each_affine = pytest.mark.parametrize("affine", AFFINE.values(), ids=AFFINE)
+
+
+@pytest.fixture(params=["whole", "in chunks"])
+def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ways of large and of small inputs on the CPU, on the same small ones: two or three of their rows a chunk."""
+    if request.param == "in chunks":
+        monkeypatch.setattr(plain, "SMALL", 1)
+        monkeypatch.setattr(plain, "CHUNK", 15)
 
 
 def formula(x: Tensor, alpha: Tensor, **rest: Tensor) -> Tensor:
@@ -54,6 +62,7 @@ def assert_equals_formula(name: str, tensors: dict[str, Tensor], **tolerance: An
         torch.testing.assert_close(found[key].double(), value, **tolerance)
 
 
+@pytest.mark.usefixtures("each_way")
 @each_function
 @each_affine
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -62,6 +71,7 @@ def test_values_and_gradients(name, affine, dtype):
     assert_equals_formula(name, arguments(name, affine, dtype), rtol=accuracy, atol=accuracy)
 
 
+@pytest.mark.usefixtures("each_way")
 @each_function
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("parameters", [torch.float32, torch.bfloat16])
@@ -76,12 +86,14 @@ def test_16_bit_input_is_rounded_once_at_the_end(name, dtype, parameters):
         torch.testing.assert_close(found[key].double(), value, rtol=1.01 * half_a_step + 1e-5, atol=1e-5)
 
 
+@pytest.mark.usefixtures("each_way")
 @each_function
 @pytest.mark.parametrize("shape", [(DIM,), (1, DIM), (5, DIM), (2, 3, DIM), (2, 3, 2, DIM), (2, 1, 3, 2, DIM), (5, 1)])
 def test_any_number_of_dimensions(name, shape):
     assert_equals_formula(name, arguments(name, shape=shape))
 
 
+@pytest.mark.usefixtures("each_way")
 @each_function
 @pytest.mark.parametrize("shape", [(0, DIM), (2, 0, DIM), (3, 0)])
 def test_empty_input_has_zero_gradients(name, shape):
@@ -99,6 +111,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.usefixtures("each_way")
 @each_function
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_non_contiguous_input(name, layout):
@@ -109,6 +122,7 @@ def test_non_contiguous_input(name, layout):
     torch.testing.assert_close(tensors["x"].detach(), before, rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("each_way")
 @each_function
 @each_affine
 def test_numerical_gradients(name, affine):
@@ -121,6 +135,7 @@ def test_numerical_gradients(name, affine):
     assert gradgradcheck(function, tuple(tensors.values()), check_batched_grad=True)
 
 
+@pytest.mark.usefixtures("each_way")
 @each_function
 def test_gradients_of_frozen_parameters_and_of_frozen_input(name):
     tensors = arguments(name)
@@ -131,6 +146,7 @@ def test_gradients_of_frozen_parameters_and_of_frozen_input(name):
         torch.testing.assert_close(torch.autograd.grad(y, some[key], output_gradient(y))[0], everything[key])
 
 
+@pytest.mark.usefixtures("each_way")
 @each_function
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("autocast", [False, True])
@@ -167,6 +183,7 @@ def test_compiles_into_one_graph(name, backend):
     torch.testing.assert_close(compiled, output_and_gradients(FUNCTIONS[name], tensors))
 
 
+@pytest.mark.usefixtures("each_way")
 @each_function
 def test_gradients_of_each_sample(name):
     tensors = {key: tensor.detach() for key, tensor in arguments(name).items()}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from ..errors import UsageError, did_you_mean
@@ -18,7 +19,6 @@ from ..norms import PointwiseNorm
 from .norm_statistics import SATURATED_BEYOND, labels, look, named_norms
 
 POINTS = 2**15  # of a cloud, at most
-GOLDEN = (5**0.5 - 1) / 2
 
 Array = NDArray[np.float64]
 
@@ -96,29 +96,26 @@ def clouds(net: nn.Module, inputs: Sequence[Any], layers: Sequence[str]) -> dict
 
 
 def fit(cloud: Cloud) -> Fit:
-    """Of all alphas the best, on a coarse scale and then by golden section; weight and bias follow from each."""
+    """Of all alphas the best, first on a coarse scale; weight and bias follow from each."""
     x, y = cloud.x, cloud.y
+
+    def miss(at: float) -> float:
+        return -_r2(np.tanh(np.exp(at) * x), y)
+
     reach = max(float(np.abs(x).max()), 1e-30)
     coarse = np.log(np.geomspace(0.05, 2000.0, 24) / reach)  # from all but straight to a step
-    best = int(np.argmax([_r2(np.tanh(np.exp(at) * x), y) for at in coarse]))
-    low, high = coarse[max(best - 1, 0)], coarse[min(best + 1, len(coarse) - 1)]
-    for _ in range(30):
-        left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-        if _r2(np.tanh(np.exp(left) * x), y) >= _r2(np.tanh(np.exp(right) * x), y):
-            high = right
-        else:
-            low = left
-    alpha = float(np.exp((low + high) / 2))
+    best = int(np.argmin([miss(at) for at in coarse]))
+    alpha = float(np.exp(minimize_scalar(miss, bounds=coarse.take([best - 1, best + 1], mode="clip")).x))
     s = np.tanh(alpha * x)
     weight = float(np.cov(s, y)[0, 1] / max(s.var(ddof=1), 1e-30))
     return Fit(weight, alpha, float(y.mean() - weight * s.mean()), _r2(s, y), _r2(x, y))
 
 
 def _r2(one: Array, other: Array) -> float:
-    """Share of the variance of `other` that a straight line in `one` explains."""
+    """Share of the variance of `other` that a straight line in `one` explains: of none all, and a constant nothing."""
     one, other = one - one.mean(), other - other.mean()
     scale = (one @ one) * (other @ other)
-    return float((one @ other) ** 2 / scale) if scale > 0 else 1.0
+    return float((one @ other) ** 2 / scale) if scale > 0 else float(not other.any())
 
 
 def _cloud(norm: nn.Module, x: Tensor) -> Cloud | None:
@@ -160,4 +157,5 @@ def _spread(number: int) -> Tensor:
     """At most POINTS of so many places, spread evenly, and over all channels whatever their number divides."""
     if number <= POINTS:
         return torch.arange(number)
-    return (torch.arange(POINTS, dtype=torch.float64) * GOLDEN % 1 * number).long()
+    golden = (5**0.5 - 1) / 2
+    return (torch.arange(POINTS, dtype=torch.float64) * golden % 1 * number).long()

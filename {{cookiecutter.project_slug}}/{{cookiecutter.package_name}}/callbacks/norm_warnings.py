@@ -38,14 +38,14 @@ class NormWarnings:
             worst = max(full, key=lambda layer: full[layer])
             lines.append(
                 f"{worst} saturates on {full[worst]:.0%} of its inputs{_others(full)} and passes little gradient on; "
-                "a smaller norm.alpha0 usually helps, or model.init=fan_in where the net has it"
+                "try a smaller norm.alpha0 or another model.init"
             )
         if fallen and self._news("fallen"):
             worst = min(fallen, key=lambda layer: fallen[layer])
             change = "changed its sign" if fallen[worst] < 0 else "died"
             lines.append(
                 f"alpha of {worst} has {change}: {now[worst]:.2g}, from {begun[worst]:.2g}{_others(fallen)}; "
-                "optim.alpha_lr_factor=0.1 usually helps, or a lower optim.lr"
+                "try a smaller optim.alpha_lr_factor or optim.lr"
             )
         return lines
 

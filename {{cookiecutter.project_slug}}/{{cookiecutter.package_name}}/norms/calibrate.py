@@ -56,13 +56,9 @@ def calibrate_(norm: PointwiseNorm, x: Tensor, y: Tensor) -> float:
     return math.sqrt(rest / max(y.square().sum().item(), 1e-300))
 
 
-def rows(x: Tensor, axis: int = -1) -> Tensor:
-    """(N, dim) of an input or output of a norm: up to ROWS of its vectors, the same places of every tensor alike.
-
-    Args:
-        axis: where its channels are; 1 for maps (B, C, H, W), such as a LayerNorm2d has.
-    """
-    cloud = x.detach().movedim(axis, -1).flatten(0, -2)
+def rows(x: Tensor) -> Tensor:
+    """(N, dim) of an input or output of a norm: up to ROWS of its vectors, the same places of every tensor alike."""
+    cloud = x.detach().flatten(0, -2)
     if len(cloud) <= ROWS:
         return cloud
     places = torch.randperm(len(cloud), generator=torch.Generator().manual_seed(0))[:ROWS]  # a stride might hit columns

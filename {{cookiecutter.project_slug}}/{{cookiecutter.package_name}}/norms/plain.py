@@ -1,7 +1,7 @@
 """The point-wise norms in torch's own operators, for every device and dtype.
 
-Eager, on the CPU, rows go through in chunks that stay in the cache, in memory that is used again: 16-bit input needs
-wide intermediates, and fresh memory of that size costs more than the arithmetic.
+Eager, on the CPU, the rows of a large x go through in chunks that stay in the cache, in memory that is used again:
+16-bit input needs wide intermediates, and fresh memory of that size costs more than the arithmetic.
 """
 
 import math
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 CHUNK = 2**17  # elements a thread: an intermediate of 512 KiB
+SMALL = 2**16  # elements below which whole tensors are quicker: each operator's start counts for more than the cache
 
 
 def pointwise(
@@ -101,14 +102,13 @@ def _sum_like(parameter: Tensor, gradient: Tensor) -> Tensor:
     return gradient.sum_to_size(parameter.shape).to(parameter.dtype)
 
 
-def _chunked(*tensors: Tensor | None) -> bool:
-    """Whether it is the CPU, eager, and no compiler, transform or second backward has to see each operator."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+def _chunked(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether x is large, on the CPU, eager, and no compiler, transform or second backward has to see each operator."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or x.numel() < SMALL:
         return False
     return all(
-        t is None
-        or (t.device.type == "cpu" and type(t) in (Tensor, nn.Parameter) and t.numel() > 0 and torch._C._has_storage(t))
-        for t in tensors
+        t is None or (t.device.type == "cpu" and type(t) in (Tensor, nn.Parameter) and torch._C._has_storage(t))
+        for t in (x, *others)
     )  # vmap's tensors have no storage of their own
 
 
@@ -122,7 +122,7 @@ def _forward_in_chunks(
     (spare,), chunks = _chunks(1, wide, x, y)
     for part, out in chunks:
         u = out if y.dtype == wide else spare[: len(part)]
-        u.copy_(part).mul_(alpha)
+        torch.mul(part, alpha, out=u)
         if shift is not None:
             u.add_(shift)
         if curve == "erf":

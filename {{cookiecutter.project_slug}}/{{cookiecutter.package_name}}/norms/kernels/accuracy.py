@@ -15,7 +15,7 @@ STDS = (0.1, 1.0, 10.0, 100.0)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def errors(curve: str, kernel: str, dtype: torch.dtype, std: float, rows: int = 256) -> dict[str, tuple[float, float]]:
+def errors(curve: str, kernel: str, dtype: torch.dtype, std: float, rows: int = 1024) -> dict[str, tuple[float, float]]:
     """Largest and mean error of y, of dx, and of the parameters' gradients, x being (rows, 96) of this std.
 
     They are absolute for y and dx, which are of order 1, and for parameters in parts of the largest gradient.
