@@ -77,7 +77,7 @@ def test_compiled_and_eager_are_one_net(tiny: Tiny, monkeypatch: pytest.MonkeyPa
     for how, ran in ("eager", False), ("compiled", True), ("eager", False):
         graphs.clear()
         case = runner.case("training", how)
-        case.prepare(0)
+        case.prepare()
         case.call(None)
         assert bool(graphs) == ran
         graphs.clear()

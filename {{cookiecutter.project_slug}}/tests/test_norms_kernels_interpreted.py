@@ -1,4 +1,4 @@
-"""Runs test_norms_kernels.py in Triton's interpreter, which needs no GPU, and the kernels through its compiler."""
+"""The other test_norms_kernels*.py in Triton's interpreter, without a GPU, and the kernels through its compiler."""
 
 import importlib.util
 import os
@@ -21,7 +21,8 @@ PROJECT = Path(__file__).parents[1]
 @needs_triton
 @pytest.mark.skipif(op.INTERPRETED or torch.cuda.is_available(), reason="they run by themselves")
 def test_kernels_in_the_interpreter():
-    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "tests/test_norms_kernels.py"]
+    parts = set(Path(__file__).parent.glob("test_norms_kernels*.py")) - {Path(__file__)}
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *map(str, sorted(parts))]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     run = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-1000:]

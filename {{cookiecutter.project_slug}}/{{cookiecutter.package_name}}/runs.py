@@ -1,6 +1,7 @@
 """Run directories: where one is made, and how one is taken up again."""
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -151,26 +152,40 @@ def open_run(cfg: DictConfig) -> Iterator[Run]:
             del os.environ[RUN_DIR]
 
 
+def make_numbered(root: Path, stem: str, key: str) -> Path:
+    """Makes `<root>/<stem>-<n>`, with the first n that is free.
+
+    Args:
+        key: as which `root` was typed.
+
+    Raises:
+        UsageError: no directory can be made there.
+    """
+    return next(path for n in itertools.count(1) if _made(path := root / f"{stem}-{n}", key))
+
+
 def _make(root: Path, name: str | None, stem: str) -> Path:
-    if name is not None and not re.fullmatch(r"\w[\w.-]*", name):
+    if name is None:
+        return make_numbered(root, stem, "runs")
+    if not re.fullmatch(r"\w[\w.-]*", name):
         raise UsageError(
             f"name={name}: expected letters, digits, '-', '_' and '.', as in name=my-run; runs= says where"
         )
-    number = 1
-    while True:
-        path = root / (name or f"{stem}-{number}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            if not root.is_dir():
-                raise UsageError(f"runs={root}: expected a directory, this is a file") from None
-            if name:
-                raise UsageError(f"name={name}: {path} exists; resume={path} continues it, or choose another") from None
-            number += 1
-        except OSError as error:
-            raise UsageError(f"runs={root}: no directory can be made there ({error.strerror})") from error
-        else:
-            return path
+    path = root / name
+    require(_made(path, "runs"), f"name={name}: {path} exists; resume={path} continues it, or choose another")
+    return path
+
+
+def _made(path: Path, key: str) -> bool:
+    """Whether `path` is new."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        require(path.parent.is_dir(), f"{key}={path.parent}: expected a directory, this is a file")
+        return False
+    except OSError as error:
+        raise UsageError(f"{key}={path.parent}: no directory can be made there ({error.strerror})") from error
+    return True
 
 
 def _launched_as() -> str | None:

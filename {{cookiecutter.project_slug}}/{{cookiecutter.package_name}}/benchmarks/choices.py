@@ -24,7 +24,7 @@ OF_NORMS: Options = {
     "pass": ("all", "forward, backward, both (one after the other), as in pass=forward,both"),
     "rivals": ("all", "other libraries' kernels, as in rivals=torch,liger; none: none"),
 }
-DTYPES = ("bf16", "fp16", "fp32")
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}  # as PyTorch calls them
 PASSES = ("forward", "backward", "both")
 
 
@@ -53,8 +53,7 @@ def choose(argv: Sequence[str]) -> Choices:
     if not of_model:
         read_shapes(options["shapes"])
         chosen("pass", options["pass"], PASSES)
-        known_dtype = options["dtype"] in ("", *DTYPES)
-        require(known_dtype, f"dtype={options['dtype']}: choose from {', '.join(DTYPES)}")
+        require(options["dtype"] in ("", *DTYPES), f"dtype={options['dtype']}: choose from {', '.join(DTYPES)}")
     return Choices(options, config)
 
 

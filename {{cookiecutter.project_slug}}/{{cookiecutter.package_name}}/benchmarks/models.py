@@ -7,7 +7,7 @@ every step does the same work. Eager and compiled are one net, so memory holds t
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from types import ModuleType
@@ -22,9 +22,9 @@ from ..config import compose, family_of, parse
 from ..errors import UsageError
 from ..nets import set_precision
 from ..tasks.base import compile_parts, update_average
+from . import report
 from .memory import peak_bytes, saved_bytes
-from .report import reason
-from .timing import Case, Times, take_turns, wall_clock
+from .timing import Case, take_turns, wall_clock
 
 STEPS = ("training", "inference")
 FEWER_ON_CPU = 8  # times
@@ -40,20 +40,13 @@ class Place:
 
 
 @dataclass
-class Results:
-    """What was measured so far.
+class Results(report.Results[Place]):
+    """Memory is that of a training step, its peak with weights and all.
 
     Args:
-        saved: bytes that a training step keeps for backward, beside the parameters.
-        peak: bytes that it holds at most, weights and all; None where PyTorch does not count them.
-        skipped: what was not measured, and why.
         unit: what throughput counts, samples or tokens.
     """
 
-    times: dict[Place, Times] = field(default_factory=dict)
-    saved: dict[Place, int] = field(default_factory=dict)
-    peak: dict[Place, int | None] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
     unit: str = "samples"
     units_per_sample: int = 1
 
@@ -108,7 +101,7 @@ class Runner:
     def case(self, step: str, how: str, calls: int = 1) -> Case:
         trains = step == "training"
         call = partial(self._run, self._train if trains else self._infer, how)
-        return Case(call, lambda _: self.task.net.train(trains), calls)
+        return Case(call, partial(self.task.net.train, trains), calls)
 
     def saved(self, how: str) -> int:
         self.task.net.train()
@@ -161,7 +154,7 @@ def measure(
         try:
             runner = Runner(cfg, device)
         except torch.OutOfMemoryError as error:
-            results.skipped[norm] = reason(error)
+            results.skip(norm, error)
             advance((2 if compiles else 1) * len(STEPS))
             continue
         results.unit, results.units_per_sample = runner.task.unit, runner.task.units_per_sample
@@ -184,18 +177,18 @@ def _works(runner: Runner, norm: str, how: str, device: torch.device, before: in
             runner.compile()
         for step in STEPS:
             case = runner.case(step, how)
-            for number in range(2):
-                case.call(case.prepare(number))
+            for _ in range(2):
+                case.call(case.prepare())
         results.saved[place] = runner.saved(how)
     except Exception as error:
         if how == "eager" and not isinstance(error, torch.OutOfMemoryError):
             raise
-        results.skipped[f"{norm} {how}"] = reason(error)
+        results.skip(f"{norm} {how}", error)
         return False
     if device.type == "cuda":
         held = torch.cuda.memory_allocated(device) - before
         case = runner.case("training", how)
-        case.prepare(0)
+        case.prepare()
         peak = peak_bytes(lambda: case.call(None), device)
         results.peak[place] = held + (peak or 0)
     return True

@@ -8,7 +8,7 @@ the same run says how much of the machine is made use of, and how much could sti
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,9 +19,9 @@ from ..errors import UsageError
 from ..norms import make_norm
 from ..norms.registry import options_of
 from .memory import peak_bytes, saved_bytes
-from .report import reason
+from .report import Results
 from .rivals import RIVALS
-from .timing import Case, Clock, Times, cache_bytes, take_turns
+from .timing import Case, Clock, cache_bytes, take_turns
 
 MOST_BUFFERS = 64
 MOST_CALLS = 16  # in a repetition: a GPU queues 1,024 launches, and a formula makes tens of them
@@ -104,21 +104,6 @@ class Place:
     how: str
 
 
-@dataclass
-class Results:
-    """What was measured so far.
-
-    Args:
-        saved, peak: bytes, at step "both": kept for backward, and held at most beyond x and dy.
-        skipped: what was not measured, and why.
-    """
-
-    times: dict[Place, Times] = field(default_factory=dict)
-    saved: dict[Place, int] = field(default_factory=dict)
-    peak: dict[Place, int | None] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
-
-
 @dataclass(frozen=True)
 class Entry:
     """One way of computing a norm."""
@@ -164,18 +149,18 @@ class Buffers:
 
     def copy(self) -> Case:
         """To memory that is allocated as a norm's output is, so that the cache helps both alike."""
-        return Case(lambda x: x.clone(), lambda _: self.x[next(self.turn)].detach(), self.calls)
+        return Case(torch.clone, lambda: self.x[next(self.turn)].detach(), self.calls)
 
     def case(self, entry: Entry, step: str) -> Case:
         def backward(x: Tensor, y: Tensor, dy: Tensor) -> object:
             return torch.autograd.grad(y, [x, *entry.parameters], dy)
 
-        def inputs(_: int) -> tuple[Tensor, Tensor]:
+        def inputs() -> tuple[Tensor, Tensor]:
             number = next(self.turn)
             return self.x[number], self.dy[number]
 
-        def ready(_: int) -> tuple[Tensor, Tensor, Tensor]:
-            x, dy = inputs(_)
+        def ready() -> tuple[Tensor, Tensor, Tensor]:
+            x, dy = inputs()
             return x, entry.call(x), dy
 
         def both(x: Tensor, dy: Tensor) -> object:
@@ -183,15 +168,16 @@ class Buffers:
             return y, backward(x, y, dy)
 
         if step == "forward":
-            return Case(entry.call, lambda n: inputs(n)[0], self.calls)
+            return Case(entry.call, lambda: inputs()[0], self.calls)
         if step == "backward":
             return Case(lambda one: backward(*one), ready, self.calls)
         return Case(lambda one: both(*one), inputs, self.calls)
 
 
-def measure(plan: Plan, clock: Clock, results: Results, advance: Callable[[float], object]) -> None:
-    """Fills `results`, shape by shape. What a rival or a compiler cannot do, or memory cannot hold, is skipped; our own
-    must not fail.
+def measure(plan: Plan, clock: Clock, results: Results[Place], advance: Callable[[float], object]) -> None:
+    """Fills `results`, shape by shape; memory is that of step "both", its peak beyond x and dy.
+
+    What a rival or a compiler cannot do, or memory cannot hold, is skipped; our own must not fail.
 
     Args:
         advance: told how many numbers are done.
@@ -201,11 +187,11 @@ def measure(plan: Plan, clock: Clock, results: Results, advance: Callable[[float
         try:
             _measure(shape, plan, clock, results, advance)
         except torch.OutOfMemoryError as error:
-            results.skipped[f"the rest of {shape[0]}x{shape[1]}"] = reason(error)
+            results.skip(f"the rest of {shape[0]}x{shape[1]}", error)
 
 
 def _measure(
-    shape: tuple[int, int], plan: Plan, clock: Clock, results: Results, advance: Callable[[float], object]
+    shape: tuple[int, int], plan: Plan, clock: Clock, results: Results[Place], advance: Callable[[float], object]
 ) -> None:
     buffers = Buffers(shape, plan.dtype, plan.device)
     able = []
@@ -221,21 +207,21 @@ def _measure(
         take_turns(cases, clock, plan.seconds, results.times, advance)
 
 
-def _working(norm: str, how: str, shape: tuple[int, int], buffers: Buffers, results: Results) -> Entry | None:
+def _working(norm: str, how: str, shape: tuple[int, int], buffers: Buffers, results: Results[Place]) -> Entry | None:
     """This way of computing `norm`, having run once, which compiles it and tells what memory it takes."""
     x = buffers.x[0]
     try:
         one = entry(norm, how, shape[1], x.dtype, x.device)
         both = buffers.case(one, "both")
-        both.call(both.prepare(0))
+        both.call(both.prepare())
     except Exception as error:  # of any kind: it is not our code
         if how == "ours":
             raise
-        results.skipped[f"{norm} {how} at {shape[0]}x{shape[1]}"] = reason(error)
+        results.skip(f"{norm} {how} at {shape[0]}x{shape[1]}", error)
         return None
     place = Place(shape, "both", norm, how)
     results.saved[place] = saved_bytes(lambda: one.call(x), one.parameters)
-    results.peak[place] = peak_bytes(lambda: both.call(both.prepare(0)), x.device)
+    results.peak[place] = peak_bytes(lambda: both.call(both.prepare()), x.device)
     return one
 
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..files import replace
-from .tables import Row, duration
+from .tables import Row, duration, shape_of
 
 COLOURS = {  # Okabe and Ito's, which most eyes tell apart
     "formula": "#999999",
@@ -30,9 +30,9 @@ def plot_norms(rows: Sequence[Row], title: str, path: Path) -> None:
     steps = list(dict.fromkeys(row["pass"] for row in rows))
     lines: list[tuple[tuple[int, int], str] | None] = []
     heads = {}
-    for shape in dict.fromkeys((row["tokens"], row["width"]) for row in rows):
+    for shape in dict.fromkeys(map(shape_of, rows)):
         heads[len(lines)] = f"{shape[0]:,} x {shape[1]:,}"
-        lines += [None, *((shape, norm) for norm in dict.fromkeys(r["norm"] for r in rows if _shape(r) == shape))]
+        lines += [None, *((shape, norm) for norm in dict.fromkeys(r["norm"] for r in rows if shape_of(r) == shape))]
     figure = Figure(figsize=(2.2 + 3.4 * len(steps), 1.9 + 0.27 * len(lines)), dpi=150, layout="constrained")
     panels = figure.subplots(1, len(steps), sharey=True, sharex=True, squeeze=False)[0]
     widest = max(100.0, *(row["percent_of_copy"] for row in rows))
@@ -45,7 +45,7 @@ def plot_norms(rows: Sequence[Row], title: str, path: Path) -> None:
             if line is None:
                 panel.text(0.01 * widest, y, heads[y], color=GREY, fontsize=9, fontweight="bold", va="center")
                 continue
-            here = [row for row in rows if (_shape(row), row["norm"], row["pass"]) == (*line, step)]
+            here = [row for row in rows if (shape_of(row), row["norm"], row["pass"]) == (*line, step)]
             panel.axhline(y, color="#e6e6e6", linewidth=0.8, zorder=0)
             for row in here:
                 ours = row["how"] == "ours"
@@ -85,10 +85,6 @@ def plot_models(rows: Sequence[Row], title: str, path: Path) -> None:
     panels[0].set_yticks(range(len(norms)), norms)
     panels[0].invert_yaxis()
     _finish(figure, title, hows, path)
-
-
-def _shape(row: Row) -> tuple[int, int]:
-    return row["tokens"], row["width"]
 
 
 def _prepare(panel: Axes, title: str) -> None:

@@ -3,10 +3,11 @@
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from rich.console import Console
@@ -14,32 +15,32 @@ from rich.table import Table
 from rich.text import Text
 
 from ..cpus import cpu_count
-from ..errors import UsageError, require
 from ..files import replace, write_json
 from ..summary import git_state, versions
 from .rivals import RIVALS
+from .timing import Key, Times
 
 NARROWEST = 120  # characters, of what is no terminal
 
 
-def make_folder(out: str, stem: str) -> Path:
-    """`<out>/<stem>-<n>`, with the first n that is free.
+@dataclass
+class Results(Generic[Key]):
+    """What was measured so far.
 
-    Raises:
-        UsageError: there can be no such folder.
+    Args:
+        saved: bytes that are kept for backward, beside the parameters.
+        peak: bytes that are held at most; None where PyTorch does not count them.
+        skipped: what was not measured, and why.
     """
-    number = 1
-    require(Path(out).is_dir() or not Path(out).exists(), f"out={out}: expected a folder, this is a file")
-    while True:
-        path = Path(out) / f"{stem}-{number}"
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise UsageError(f"out={out}: no folder can be made there ({error.strerror})") from error
-        else:
-            return path
+
+    times: dict[Key, Times] = field(default_factory=dict)
+    saved: dict[Key, int] = field(default_factory=dict)
+    peak: dict[Key, int | None] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def skip(self, what: str, error: Exception) -> None:
+        """For the first line of `error`."""
+        self.skipped[what] = str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def conditions(device: torch.device) -> dict[str, Any]:
@@ -60,11 +61,6 @@ def conditions(device: torch.device) -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {"machine": machine, "versions": versions() | installed, "git": git_state()}
-
-
-def reason(error: Exception) -> str:
-    """Its first line, for what is skipped."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def write(folder: Path, content: Mapping[str, Any], tables: Sequence[Table], notes: Sequence[str]) -> None:

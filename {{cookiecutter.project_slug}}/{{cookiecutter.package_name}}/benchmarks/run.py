@@ -11,15 +11,15 @@ from rich.table import Table
 from .. import norms as registry
 from ..errors import require
 from ..nets import find_device
+from ..runs import make_numbered
 from ..show import progress
 from . import norms, plots, tables
-from .choices import PASSES, Choices, chosen, read_shapes
-from .report import conditions, make_folder, write
+from .choices import DTYPES, PASSES, Choices, chosen, read_shapes
+from .report import Results, conditions, write
 from .rivals import RIVALS
 from .tables import Row
 from .timing import CudaClock, wall_clock
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 ON_GPU = "8192x4096,1024x4096,50432x768,16384x1024,65536x384,200000x768,2048x64"
 ON_CPU = "2048x768,1024x4096"
 TIME = "time: median ± half the distance of the quartiles"
@@ -63,7 +63,7 @@ def benchmark(choices: Choices) -> Path:
         torch.cuda.set_device(device.index or 0)  # events, and the launches of some libraries, are of the current one
     where = conditions(device)
     study = (_models if choices.config else _norms)(choices, names, device, where["machine"])
-    folder = make_folder(choices.options["out"], study.stem)
+    folder = make_numbered(Path(choices.options["out"]), study.stem, "out")
     finished = False
     try:
         with progress("numbers") as bar:
@@ -91,7 +91,7 @@ def _report(study: Study, folder: Path, where: Mapping[str, Any], finished: bool
 
 
 def _norms(choices: Choices, names: list[str], device: torch.device, machine: Mapping[str, Any]) -> Study:
-    options, gpu, results = choices.options, device.type == "cuda", norms.Results()
+    options, gpu, results = choices.options, device.type == "cuda", Results[norms.Place]()
     rivals = [] if options["rivals"] == "none" else chosen("rivals", options["rivals"], list(RIVALS))
     results.skipped |= {rival: reason for rival in rivals if (reason := RIVALS[rival].missing(device))}
     dtype = options["dtype"] or ("bf16" if gpu else "fp32")
@@ -99,7 +99,7 @@ def _norms(choices: Choices, names: list[str], device: torch.device, machine: Ma
         norms=norms.worth_measuring(names, results.skipped),
         shapes=read_shapes(options["shapes"] or (ON_GPU if gpu else ON_CPU)),
         steps=chosen("pass", options["pass"], PASSES),
-        dtype=DTYPES[dtype],
+        dtype=getattr(torch, DTYPES[dtype]),
         device=device,
         rivals=[rival for rival in rivals if rival not in results.skipped],
         compiles=options["compile"],

@@ -7,13 +7,14 @@ from typing import Any
 from rich.table import Table
 
 from . import models, norms
+from .report import Results
 from .timing import Times
 
 Row = dict[str, Any]
 REFERENCE = "ln"  # what norms are compared with, where it takes part; else the first
 
 
-def norm_rows(results: norms.Results, itemsize: int) -> list[Row]:
+def norm_rows(results: Results[norms.Place], itemsize: int) -> list[Row]:
     """One for every time that was measured: of a call, with its share of the copy's rate, and its memory.
 
     Args:
@@ -56,22 +57,22 @@ def norm_tables(rows: Sequence[Row], dtype: str, itemsize: int) -> list[Table]:
     """One for every shape, in which the passes stand side by side."""
     tables = []
     steps = list(dict.fromkeys(row["pass"] for row in rows))
-    for tokens, width in dict.fromkeys((row["tokens"], row["width"]) for row in rows):
-        here = [row for row in rows if (row["tokens"], row["width"]) == (tokens, width)]
+    for tokens, width in dict.fromkeys(map(shape_of, rows)):
+        here = [row for row in rows if shape_of(row) == (tokens, width)]
         copies = [row["bytes_per_second"] for row in here if not row["norm"]]
         title = f"{tokens}x{width} {dtype}"
         if copies:
             title += f": x is {_bytes(tokens * width * itemsize)}, copied at {median(copies) / 1e9:,.1f} GB/s"
-        table = _table(title, "norm", "as")
+        table = _table(title)
         for step in steps:
             _add_columns(table, step, "% copy", f"x {_ratio_name(rows)}")
-        _add_columns(table, "saved", *(["peak"] if _any(rows, "peak_bytes") else []))
+        memory = _add_memory(table, rows)
         for norm, how in dict.fromkeys((row["norm"], row["how"]) for row in here if row["norm"]):
             found = {row["pass"]: row for row in here if (row["norm"], row["how"]) == (norm, how)}
             cells = [cell for step in steps for cell in _norm_cells(found.get(step))]
             some = next(iter(found.values()))
-            memory = [_times_x(some[key], tokens * width * itemsize) for key in ("saved_bytes", "peak_bytes")]
-            table.add_row(norm, how, *cells, *memory[: len(table.columns) - 2 - len(cells)], style=_style(how))
+            cells += [_times_x(some[key], tokens * width * itemsize) for key in memory]
+            table.add_row(norm, how, *cells, style="bold" if how == "ours" else "")
         tables.append(table)
     return tables
 
@@ -79,17 +80,20 @@ def norm_tables(rows: Sequence[Row], dtype: str, itemsize: int) -> list[Table]:
 def model_table(rows: Sequence[Row], title: str) -> Table:
     (rate,) = {key for row in rows for key in row if key.endswith("_per_second")}
     steps = list(dict.fromkeys(row["step"] for row in rows))
-    table = _table(title, "norm", "as")
+    table = _table(title)
     for step in steps:
         _add_columns(table, step, f"x {_ratio_name(rows)}", f"{rate.removesuffix('_per_second')}/s")
-    _add_columns(table, "saved", *(["peak"] if _any(rows, "peak_bytes") else []))
+    memory = _add_memory(table, rows)
     for norm, how in dict.fromkeys((row["norm"], row["how"]) for row in rows):
         found = {row["step"]: row for row in rows if (row["norm"], row["how"]) == (norm, how)}
         cells = [cell for step in steps for cell in _model_cells(found.get(step), rate)]
         some = next(iter(found.values()))
-        memory = [_bytes(some[key]) for key in ("saved_bytes", "peak_bytes")]
-        table.add_row(norm, how, *cells, *memory[: len(table.columns) - 2 - len(cells)])
+        table.add_row(norm, how, *cells, *(_bytes(some[key]) for key in memory))
     return table
+
+
+def shape_of(row: Row) -> tuple[int, int]:
+    return row["tokens"], row["width"]
 
 
 def duration(seconds: float) -> str:
@@ -126,9 +130,9 @@ def _reference(names: Sequence[str]) -> str:
     return REFERENCE if REFERENCE in names else next(iter(names), "")
 
 
-def _table(title: str, *columns: str) -> Table:
+def _table(title: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1), pad_edge=False)
-    for column in columns:
+    for column in ("norm", "as"):
         table.add_column(column, no_wrap=True)
     return table
 
@@ -136,6 +140,13 @@ def _table(title: str, *columns: str) -> Table:
 def _add_columns(table: Table, *names: str) -> None:
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
+
+
+def _add_memory(table: Table, rows: Sequence[Row]) -> list[str]:
+    """A column for each that was counted, whose keys it returns."""
+    keys = [key for key in ("saved_bytes", "peak_bytes") if any(row[key] is not None for row in rows)]
+    _add_columns(table, *(key.removesuffix("_bytes") for key in keys))
+    return keys
 
 
 def _norm_cells(row: Row | None) -> list[str]:
@@ -148,10 +159,8 @@ def _model_cells(row: Row | None, rate: str) -> list[str]:
     return [_time(row), _number(row["ratio"], ".3f"), f"{row[rate]:,.{0 if row[rate] >= 100 else 1}f}"]
 
 
-def _time(row: Row | None) -> str:
+def _time(row: Row) -> str:
     """Median and half of the spread between the quartiles; a star where the host takes longer to launch it."""
-    if row is None:
-        return ""
     number, unit = duration(row["seconds"]).split()
     spread = row["iqr"] / 2 * {"s": 1, "ms": 1e3, "us": 1e6}[unit]
     star = "*" if (row["launch_seconds"] or 0) > row["seconds"] else ""
@@ -177,13 +186,5 @@ def _times_x(size: int | None, x: int) -> str:
     return "" if size is None else f"{size / x:.2f} x"
 
 
-def _any(rows: Sequence[Row], key: str) -> bool:
-    return any(row[key] is not None for row in rows)
-
-
 def _ratio_name(rows: Sequence[Row]) -> str:
     return next((str(row["ratio_to"]) for row in rows if row["ratio_to"]), "")
-
-
-def _style(how: str) -> str:
-    return "bold" if how == "ours" else ""

@@ -25,7 +25,7 @@ class Case:
     """What is measured: `call` on each of `calls` inputs, which `prepare` makes before the clock starts."""
 
     call: Callable[[Any], object]
-    prepare: Callable[[int], Any] = lambda number: None
+    prepare: Callable[[], Any] = lambda: None
     calls: int = 1
 
 
@@ -65,7 +65,7 @@ Clock = Callable[[Case, Times], None]
 
 def wall_clock(case: Case, times: Times) -> None:
     """As long as a user waits, all launches included: for a CPU, and for whole steps."""
-    inputs = [case.prepare(number) for number in range(case.calls)]
+    inputs = [case.prepare() for _ in range(case.calls)]
     _synchronize()
     start = perf_counter()
     for one in inputs:
@@ -86,7 +86,7 @@ class CudaClock:
         self.start, self.end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
 
     def __call__(self, case: Case, times: Times) -> None:
-        inputs = [case.prepare(number) for number in range(case.calls)]
+        inputs = [case.prepare() for _ in range(case.calls)]
         torch.cuda.synchronize()
         self.waste.zero_()
         # Of the shortest time: a longer one may hold a wait for this very sleep, and each would make the next longer.
