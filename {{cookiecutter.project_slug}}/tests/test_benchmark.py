@@ -139,6 +139,7 @@ def test_shapes() -> None:
     [
         ("shapes=12", "shapes=12: expected ROWSxWIDTH, as in shapes=8192x4096"),
         ("shapes=0x8", "shapes=0x8: expected ROWSxWIDTH"),
+        ("shapes=4x8,", "shapes=: expected ROWSxWIDTH"),
         ("dtype=fp8", f"dtype=fp8: choose from {', '.join(DTYPES)}"),
         ("pass=sideways", "pass=sideways: there is no such one; choose from all, forward, backward, both"),
         ("norm=dty", "norm=dty: there is no such one (did you mean dyt?)"),

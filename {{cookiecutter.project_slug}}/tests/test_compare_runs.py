@@ -17,6 +17,8 @@ from {{cookiecutter.package_name}}.compare.main import compare
 from {{cookiecutter.package_name}}.compare.report import Report
 from {{cookiecutter.package_name}}.compare.run import Outcome
 from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.files import hold
+from {{cookiecutter.package_name}}.runs import hold_run
 
 from .compare_fakes import write_scripts
 
@@ -170,11 +172,18 @@ def test_an_error_of_its_own_stops_what_runs(go: Compare, out: Path, monkeypatch
 
 
 def test_two_at_work_in_one_folder(go: Compare, out: Path) -> None:
-    from filelock import FileLock
-
-    out.mkdir()
-    with FileLock(out / ".lock"), pytest.raises(UsageError, match="another comparison is at work there"):
+    with hold(out, "", ""), pytest.raises(UsageError, match="another comparison is at work there"):
         go("norm=dyt,ln")
+
+
+def test_what_a_killed_comparison_left_training_is_let_alone(go: Compare, out: Path) -> None:
+    go("norm=dyt,ln")
+    left = runs(out)["ln-seed0"]
+    (left / "summary.json").unlink()
+    with hold_run(left), pytest.raises(UsageError, match=f"{left.name}: another process trains this run"):
+        go("norm=dyt,ln")
+    assert (left / "argv.json").exists()
+    assert go("norm=dyt,ln") == Outcome()
 
 
 def test_a_finished_run_without_the_metric_is_told(go: Compare, out: Path) -> None:

@@ -123,3 +123,17 @@ def test_a_name_that_is_taken(cfg: DictConfig) -> None:
         pass
     with pytest.raises(UsageError, match=r"resume=.*mine continues it"), open_run(cfg):
         pass
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(cfg: DictConfig) -> None:
+    """Another one, started by hand or by a comparison that was killed, has no word of RUN_DIR."""
+    with open_run(cfg) as run:
+        save_checkpoint(run.path, cfg)
+        told = os.environ.pop(RUN_DIR)
+        cfg.resume = str(run.path)
+        with pytest.raises(UsageError, match="another process trains this run"), open_run(cfg):
+            pass
+        assert (run.checkpoints / "last.ckpt").exists()
+        os.environ[RUN_DIR] = told
+    with open_run(cfg) as again:
+        assert again.checkpoint == again.checkpoints / "last.ckpt"

@@ -1,21 +1,50 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and folders that one process at a time works in."""
 
 import json
 import math
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
+from .errors import UsageError
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+LOCK = ".lock"
+
+
+def hold(folder: Path, typed: str, busy: str) -> AbstractContextManager[Any]:
+    """Makes `folder` if need be, and keeps others from holding it, until this is left or the process has ended.
+
+    Args:
+        typed: what the user gave it as.
+        busy: what is said where another process has it.
+
+    Raises:
+        UsageError: another process has it, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / LOCK).acquire(timeout=0)
+    except Timeout:
+        raise UsageError(f"{typed}: {busy}") from None
+    except OSError as error:
+        raise UsageError(f"{typed}: nothing can be written there ({error.strerror})") from error
 
 
 def replace(path: Path, write: Callable[[Path], Any]) -> None:
     """Lets `write` fill a file that appears under its name when it is complete."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    write(temporary)
-    temporary.replace(path)
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

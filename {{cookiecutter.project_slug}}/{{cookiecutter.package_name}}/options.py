@@ -31,7 +31,7 @@ def dispatch(script: str, argv: list[str]) -> None:
         return
     given = dict(argument.partition("=")[::2] for argument in argv)
     checkpoint, config = saved_checkpoint(Path(given.get("checkpoint", "")))
-    part = _family_part(config["task"]["name"], script)
+    part = _family_part(checkpoint, config["task"]["name"], script)
     options = read_options(argv, {**CHECKPOINT, **part.OPTIONS})
     del options["checkpoint"]
     getattr(part, script)(checkpoint, config, **options)
@@ -88,10 +88,10 @@ def print_options(usage: str, tables: Mapping[str, Options]) -> None:
             print(f"  {keys[key]:{max(map(len, keys.values()))}}  # {comment}")
 
 
-def _family_part(family: str, script: str) -> ModuleType:
+def _family_part(checkpoint: Path, family: str, script: str) -> ModuleType:
     if family not in _families(script):
         others = ", ".join(f"task={name}" for name in _families(script)) or "none"
-        raise UsageError(f"checkpoint=: it is of task={family}, which {script}.py does not know; it knows {others}")
+        raise UsageError(f"{checkpoint}: it is of task={family}, which {script}.py does not know; it knows {others}")
     return _part(family, script)
 
 

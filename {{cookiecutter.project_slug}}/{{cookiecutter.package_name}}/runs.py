@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from .config import plain
 from .errors import UsageError, require
+from .files import hold
 from .values import without
 
 RUN_DIR = "DYT_RUN_DIR"  # tells the other ranks, which Lightning starts with the same argv, what rank 0 decided
@@ -123,6 +124,7 @@ def open_run(cfg: DictConfig) -> Iterator[Run]:
     """
     stem = f"{cfg.task.name}-{cfg.norm.name}"
     made = False
+    alone = RUN_DIR not in os.environ and _launched_as() is None  # else who starts the ranks starts them once
     if RUN_DIR in os.environ:  # a rank that Lightning started
         path = Path(os.environ[RUN_DIR])
         goes_on = bool(cfg.resume)
@@ -136,17 +138,30 @@ def open_run(cfg: DictConfig) -> Iterator[Run]:
     else:
         path = _make(Path(cfg.runs), cfg.name, stem)
         made, goes_on = True, False
-    run = Run(path, last_checkpoint(path) if goes_on else None)
-    if run.checkpoint is not None:
-        _check_goes_on(run, cfg)
+    try:
+        with hold_run(path) if alone else nullcontext():
+            run = Run(path, last_checkpoint(path) if goes_on else None)
+            if run.checkpoint is not None:
+                _check_goes_on(run, cfg)
+            with _told_to_ranks(path):
+                yield run
+    except BaseException:
+        if made and not (path / "checkpoints").exists():
+            shutil.rmtree(path, ignore_errors=True)  # the error at hand counts, not what Windows keeps open
+        raise
+
+
+def hold_run(path: Path) -> AbstractContextManager[Any]:
+    """Keeps other processes from training this run. Raises UsageError: one does."""
+    return hold(path, str(path), "another process trains this run; wait for its end, or end it")
+
+
+@contextmanager
+def _told_to_ranks(path: Path) -> Iterator[None]:
     before = os.environ.get(RUN_DIR)
     os.environ[RUN_DIR] = str(path.resolve())
     try:
-        yield run
-    except BaseException:
-        if made and not run.checkpoints.exists():
-            shutil.rmtree(path, ignore_errors=True)  # the error at hand counts, not what Windows keeps open
-        raise
+        yield
     finally:
         if before is None:
             del os.environ[RUN_DIR]

@@ -72,7 +72,7 @@ def print_help() -> None:
 def read_shapes(text: str) -> list[tuple[int, int]]:
     """`8192x4096,2048x64` as (tokens, width) each; nothing for nothing."""
     shapes = []
-    for one in filter(None, text.split(",")):
+    for one in text.split(",") if text else []:
         match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", one)
         if match is None:
             raise UsageError(f"shapes={one}: expected ROWSxWIDTH, as in shapes=8192x4096 or shapes=8192x4096,2048x64")

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from ..errors import UsageError, require
-from ..files import write_json
+from ..errors import require
+from ..files import LOCK, hold, write_json
 from ..options import read_options
+from ..runs import hold_run
 from ..shift import shift_of
 from .comparison import Comparison, choose_baseline
 from .grid import FREE, Cell, Combination, Grid, combine, tracked_metric
@@ -59,14 +58,11 @@ def compare(argv: Sequence[str], scripts: Path = ROOT) -> Outcome:
         shift_of(one.cfg, shift)
     launcher = _launcher(options["launcher"], options["jobs"], slurm, grid, out)
     jobs = {one.name: _job(one, out, theirs, shift, scripts) for one in grid.combinations}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".lock").acquire(timeout=0)
-    except Timeout:
-        raise UsageError(f"out={out}: another comparison is at work there; out=<folder> takes another") from None
-    except OSError as error:
-        raise UsageError(f"out={out}: nothing can be written there ({error.strerror})") from error
-    with lock:
+    with hold(out, f"out={out}", "another comparison is at work there; out=<folder> takes another"):
+        for job in jobs.values():
+            if job.run.is_dir() and not job.trained:
+                with hold_run(job.run):  # of a comparison that was killed, runs may still be trained
+                    pass
         for note in grid.notes:
             print(note)
         done = sum(job.next() is None for job in jobs.values())
@@ -82,7 +78,7 @@ def compare(argv: Sequence[str], scripts: Path = ROOT) -> Outcome:
 
 def _is_ours(out: Path) -> bool:
     """Whether `out` is an earlier comparison, or has nothing that a report might replace."""
-    return (out / RECORD).is_file() or not out.is_dir() or not {path.name for path in out.iterdir()} - {".lock"}
+    return (out / RECORD).is_file() or not out.is_dir() or not {path.name for path in out.iterdir()} - {LOCK}
 
 
 def _is_slurm(argument: str) -> bool:
