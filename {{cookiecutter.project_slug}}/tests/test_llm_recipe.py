@@ -20,10 +20,10 @@ def test_alpha_starts_as_in_the_paper(norm: str, width: int, attn: float, other:
 
 
 def test_alpha_and_the_embedding_reach_the_net() -> None:
-    cfg = compose(["task=llm", "norm=dyt", "norm.alpha0_by_site.attn=0.7", "norm.alpha0_by_site.final=0.3"])
+    cfg = compose(["task=llm", "norm=dyt", "norm.alpha0_by_site.attn=0.6", "norm.alpha0_by_site.final=0.3"])
     net = cast(Llama, build_net(cfg))
-    assert net.blocks[3].attn_norm.alpha.item() == pytest.approx(0.7)
-    assert net.blocks[3].ffn_norm.alpha.item() == 0.5
+    assert net.blocks[3].attn_norm.alpha.item() == pytest.approx(0.6)
+    assert net.blocks[3].ffn_norm.alpha.item() == pytest.approx(0.7)
     assert net.norm.alpha.item() == pytest.approx(0.3)
     assert net.embed_scale.item() == pytest.approx(128**0.5)
     assert not [name for name, _ in net.named_parameters() if "bias" in name]
