@@ -168,9 +168,10 @@ def test_a_finished_run_says_so_and_stays_as_it_is(start: Start) -> None:
 
 def test_a_finished_run_can_be_made_longer(start: Start, tiny: Tiny) -> None:
     run, values = start()
+    before = load(run / "checkpoints" / "last.ckpt")["callbacks"]["Throughput"]["seconds"]
     _, longer = start(cfg=resume(run, "trainer.max_epochs=3"))
     assert (values["steps"], longer["steps"]) == (12, 18)
-    assert longer["seconds"] > values["seconds"]
+    assert longer["seconds"] > before > 0
     assert [step for step, tag, _ in rows(run) if tag == "val/loss"] == [5, 11, 17]
 
 

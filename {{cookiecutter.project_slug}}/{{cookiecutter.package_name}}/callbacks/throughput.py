@@ -22,7 +22,7 @@ class Throughput(L.Callback):
     share of its peak rate that the net's own FLOPs make up (`flops.py`).
 
     Validation is left out. A GPU runs behind the host by a few steps at most, so the mean over many needs no
-    synchronisation. `seconds` (spent in fit, in all) and `units` go on over a resumed run.
+    synchronisation. `seconds` (spent in fit, in all) and `units` go on in a resumed run from what its checkpoint has.
 
     Args:
         samples_per_step: of all devices, and of all batches that gradients accumulate over.
