@@ -1,4 +1,4 @@
-"""What the tests of the kernels share: where they run, inputs, and the formulas."""
+"""What the tests of the kernels share: where they run, and inputs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from {{cookiecutter.package_name}}.norms import derf, dyt
 from {{cookiecutter.package_name}}.norms.kernels import op
 
 DEVICE = "cuda" if torch.cuda.is_available() and not op.INTERPRETED else "cpu"
@@ -15,13 +14,6 @@ NEEDS_TRITON = [
     *([pytest.mark.gpu] if DEVICE == "cuda" else []),
     pytest.mark.skipif(DEVICE == "cpu" and not op.INTERPRETED, reason="needs an NVIDIA GPU, or TRITON_INTERPRET=1"),
 ]
-FUNCTIONS: dict[str, Callable[..., Tensor]] = {"dyt": dyt, "derf": derf}
-each_function = pytest.mark.parametrize("name", FUNCTIONS)
-
-
-def formula(x: Tensor, alpha: Tensor, **rest: Tensor) -> Tensor:
-    f = torch.erf(alpha * x + rest["shift"]) if "shift" in rest else torch.tanh(alpha * x)
-    return rest.get("weight", 1) * f + rest.get("bias", 0)
 
 
 def arguments(

@@ -15,10 +15,10 @@ from torch import Tensor
 from {{cookiecutter.package_name}}.norms import derf, dyt, make_norm
 from {{cookiecutter.package_name}}.norms.kernels import accuracy
 
-from .kernel_checks import DEVICE, FUNCTIONS, NEEDS_TRITON, arguments, double, each_function, formula, results
+from .kernel_checks import DEVICE, NEEDS_TRITON, arguments, double, results
+from .test_norms_functional import AFFINE, FUNCTIONS, each_function, formula
 
 pytestmark = NEEDS_TRITON
-AFFINE = {"weight and bias": ("weight", "bias"), "weight": ("weight",), "bias": ("bias",), "neither": ()}
 on_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="needs an NVIDIA GPU")
 
 

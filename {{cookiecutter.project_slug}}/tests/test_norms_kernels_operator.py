@@ -12,7 +12,8 @@ from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.norms import dyt, kernels, make_norm
 from {{cookiecutter.package_name}}.norms.kernels import op
 
-from .kernel_checks import DEVICE, FUNCTIONS, NEEDS_TRITON, arguments, double, each_function, formula, results
+from .kernel_checks import DEVICE, NEEDS_TRITON, arguments, double, results
+from .test_norms_functional import FUNCTIONS, each_function, formula
 
 pytestmark = NEEDS_TRITON
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..cpus import cpu_count
-from ..files import replace, write_json
+from ..files import write_json, write_text
 from ..summary import git_state, versions
 from .rivals import RIVALS
 from .timing import Key, Times
@@ -76,7 +76,7 @@ def write(folder: Path, content: Mapping[str, Any], tables: Sequence[Table], not
         for note in notes:
             console.print(Text(note), soft_wrap=True)
     write_json(folder / "results.json", content)
-    replace(folder / "table.txt", lambda file: file.write_text(text.getvalue(), encoding="utf-8"))
+    write_text(folder / "table.txt", text.getvalue())
     consoles[0].print(Text(f"written to {folder}"), soft_wrap=True)
 
 
