@@ -15,6 +15,7 @@ from {{cookiecutter.package_name}}.tasks.base import Task
 
 from .conftest import each_family
 from .runs import ROOT, Start, Tiny, load, rows, scalars
+from .stop_and_go import assert_both_equal, stop_and_go
 from .test_pretrained import FEW, configured, initialised
 
 ONE_STEP = ["trainer.max_epochs=1", "trainer.limit_train_batches=1"]
@@ -58,6 +59,10 @@ def test_curves_are_those_of_one_process(two_processes: Path, start: Start) -> N
         assert ours[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-6), key
     assert len(list(two_processes.glob("*tfevents*"))) == len(list(alone.glob("*tfevents*")))
     assert scalars(two_processes).keys() == scalars(alone).keys()
+
+
+def test_a_resumed_run_equals_one_that_never_stopped(tiny: Tiny, tmp_path: Path) -> None:
+    assert_both_equal(stop_and_go(tiny, tmp_path, "trainer=ddp_cpu"))
 
 
 def test_both_begin_from_the_same_trained_net(tiny: Tiny, tmp_path: Path) -> None:

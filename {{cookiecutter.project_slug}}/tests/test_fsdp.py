@@ -3,16 +3,16 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 import torch
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
+from {{cookiecutter.package_name}} import parallel
 from {{cookiecutter.package_name}}.build import training_device
 from {{cookiecutter.package_name}}.config import compose, recompose
 from {{cookiecutter.package_name}}.data import base
@@ -23,36 +23,22 @@ from {{cookiecutter.package_name}}.parallel import shard
 from {{cookiecutter.package_name}}.runs import EVALUABLE, last_checkpoint, load_checkpoint, saved_checkpoint
 
 from .conftest import FAMILIES, each_family
-from .runs import ROOT, Start, Tiny, rows
+from .runs import Start, Tiny, rows
+from .stop_and_go import ARGV, assert_both_equal, stop_and_go
 from .test_resume import resume
 
-ARGV = ["save_every_n_steps=4", "ema.decay=0.9", "optim.clip_norm=0.5"]
-
-# Trains to the end, then once more from the middle of the first epoch, and evaluates, one process a batch less.
-SCRIPT = """
-import json, os, shutil
-import torch
-
-last = Path("runs/whole/checkpoints/last.ckpt")
-run = last.parents[1]
-
-def keep(task, *_):
-    if task.global_rank == 0 and task.trainer.global_step == 4 and not Path("middle").exists():
-        shutil.copytree(last, "middle")
+TELL = """
+import json
 
 def tell(task):
     shapes = [(name, list(one.to_local().shape)) for name, one in task.net.named_parameters()]
     Path(f"rank{task.global_rank}.json").write_text(json.dumps(dict(shapes)))
 
-Task.on_train_batch_start, Task.on_train_end = keep, tell
-train(compose([*sys.argv[1:], "name=whole"]))
-rank = int(os.environ["LOCAL_RANK"])
-if rank == 0:
-    shutil.copytree(run, "first")
-    shutil.rmtree(last)
-    shutil.copytree("middle", last)
-torch.distributed.barrier()
-train(recompose(saved_config(run), [f"resume={run}"], ("trainer", "logger"), RESUMABLE))
+Task.on_train_end = tell
+"""
+
+# One process a batch less.
+EVALUATE = """
 limit = ["trainer=fsdp_cpu", f"trainer.limit_val_batches={2 - rank}"]
 metrics = evaluate(recompose(saved_config(run), limit, ("trainer",), EVALUABLE), last, "val")
 Path(f"val{rank}.json").write_text(json.dumps(metrics))
@@ -61,25 +47,8 @@ Path(f"val{rank}.json").write_text(json.dumps(metrics))
 
 @pytest.fixture(scope="module")
 def two_processes(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which SCRIPT ran: `first` is the run when it had ended, `runs/whole` that after it was resumed."""
-    folder = tmp_path_factory.mktemp("fsdp")
-    package = evaluate.__module__.partition(".")[0]
-    names = {
-        "config": "compose, recompose",
-        "fit": "evaluate, train",
-        "runs": "EVALUABLE, RESUMABLE, saved_config",
-        "tasks.base": "Task",
-    }
-    imports = [f"from {package}.{module} import {wanted}" for module, wanted in names.items()]
-    head = ["import sys", "from pathlib import Path", f"sys.path.insert(0, {str(ROOT)!r})", *imports]
-    script = folder / "script.py"
-    script.write_text("\n".join(head) + SCRIPT)
-    command = [sys.executable, str(script), *tiny.argv, *ARGV, "trainer=fsdp_cpu", "monitor.samples=16"]
-    command += ["monitor.curves=first,last"]
-    env = {key: value for key, value in os.environ.items() if key != "DYT_RUN_DIR"} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return folder
+    argv = ["trainer=fsdp_cpu", "monitor.curves=first,last"]
+    return stop_and_go(tiny, tmp_path_factory.mktemp("fsdp"), *argv, before=TELL, after=EVALUATE)
 
 
 @each_family
@@ -124,15 +93,7 @@ def test_a_process_holds_and_saves_its_part(two_processes: Path) -> None:
 
 @each_family
 def test_a_resumed_run_equals_one_that_never_stopped(two_processes: Path) -> None:
-    runs = two_processes / "first", two_processes / "runs" / "whole"
-    checkpoints = two_processes / "middle", *(run / "checkpoints" / "last.ckpt" for run in runs)
-    middle, *ends = (load_checkpoint(checkpoint, "cpu") for checkpoint in checkpoints)
-    assert [state["global_step"] for state in (middle, *ends)] == [4, 12, 12]
-    one, other = (state["state_dict"] for state in ends)
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    assert not all(torch.equal(one[name], middle["state_dict"][name]) for name in one)
-    logged = [[row for row in sorted(rows(run)) if not row[1].startswith("throughput")] for run in runs]
-    assert logged[0] == logged[1]
+    assert_both_equal(two_processes)
 
 
 @each_family
@@ -220,3 +181,10 @@ def test_a_net_that_is_drawn_later_is_tested_so(tiny: Tiny) -> None:
 def test_what_fsdp_cannot_do_is_said(start: Start, overrides: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         start("trainer=fsdp_cpu", *overrides)
+
+
+def test_an_older_torch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(parallel.MixedPrecisionPolicy.__dataclass_fields__, "param_dtype_override_fn", raising=False)
+    parallel.check_shardable(nn.Linear(2, 3), "32-true")
+    with pytest.raises(UsageError, match=r"trainer\.precision=bf16-mixed: trainer=fsdp needs torch 2\.15 for it"):
+        parallel.check_shardable(nn.Linear(2, 3), "bf16-mixed")

@@ -112,6 +112,7 @@ def test_scales_by_the_table(init: str, tied: bool, scaled: bool, device: str) -
             assert layer.weight.std().item() == pytest.approx(std, rel=0.03), name
         assert layers
     assert (net.head.weight is net.embed.weight) == tied
+    assert torch.equal(net.norm.get_parameter("weight"), torch.full((256,), 2.0 if tied and init == "fan_in" else 1.0))
     cos, sin = rope_tables(12, 64, 10000.0, torch.device("cpu"))
     assert torch.equal(net.cos, cos)
     assert torch.equal(net.sin, sin)
@@ -189,7 +190,13 @@ def test_refusals(changes: dict[str, Any], words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_the_tables_stay_fp32_in_a_net_of_16_bits() -> None:
-    net = make().bfloat16()
-    assert {net.cos.dtype, net.sin.dtype} == {torch.float32}
+def test_positions_and_the_embeddings_scale_stay_fp32_in_a_net_of_16_bits() -> None:
+    """A scale of 64 has neighbours half a unit away in 16 bits, and would never move."""
+    net = make(embed_scale=True).bfloat16()
+    assert {net.cos.dtype, net.sin.dtype, net.embed_scale.dtype} == {torch.float32}
     assert net(some_tokens()).dtype == torch.bfloat16
+
+
+def test_a_tied_head_has_its_gain_too() -> None:
+    one, four = (make("dyt", tied=True, head_gain=gain).double() for gain in (1.0, 4.0))
+    torch.testing.assert_close(four(some_tokens()), 4 * one(some_tokens()))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from {{cookiecutter.package_name}}.errors import UsageError
@@ -82,7 +83,7 @@ def test_eps_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("model_type", "mistral", "config.json says model_type=mistral, and our net has llama"),
+        ("model_type", "mistral", "config.json says model_type=mistral, and our net is a llama"),
         ("hidden_act", "gelu", "config.json says hidden_act=gelu, and our net has silu"),
         ("attention_bias", True, "config.json says attention_bias=True, and our net has False"),
         ("rope_parameters", {"rope_type": "linear", "factor": 2.0}, "config.json says rope_type=linear"),
@@ -99,3 +100,26 @@ def test_what_ours_does_not_compute_is_refused(tmp_path: Path, key: str, value: 
         load_hf(tmp_path)
     with pytest.raises(UsageError, match=r"expected config\.json and"):
         load_hf(tmp_path / "nothing")
+
+
+def test_what_is_damaged_is_refused(tmp_path: Path) -> None:
+    theirs(tied=True).save_pretrained(tmp_path)
+    config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
+    whole, state = config.read_text(), load_file(weights)
+    for content, words in [
+        ('{"model_type": "gpt2", "n_embd": 32}', "config.json says model_type=gpt2, and our net is a llama"),
+        ('{"model_type": "llama"}', "its config.json is none of a LLaMA: KeyError"),
+        (whole[:50], "its config.json is none of a LLaMA: JSONDecodeError"),
+        ("[]", "its config.json is none of a LLaMA: AttributeError"),
+    ]:
+        config.write_text(content)
+        with pytest.raises(UsageError, match=words):
+            load_hf(tmp_path)
+    config.write_text(whole)
+    del state["model.embed_tokens.weight"]
+    save_file(state, weights)
+    with pytest.raises(UsageError, match=r"its weights do not fit its config\.json"):
+        load_hf(tmp_path)
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(UsageError, match="its weights cannot be read: "):
+        load_hf(tmp_path)

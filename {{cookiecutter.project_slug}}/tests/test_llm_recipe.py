@@ -38,9 +38,10 @@ def test_alpha0_scales_the_table() -> None:
     assert cfg["norm"]["alpha0_by_site"] == pytest.approx({"attn": 1.6, "ffn": 0.4, "final": 0.4})
 
 
-def test_the_learning_rate_goes_down_to_the_papers() -> None:
-    rates = [compose(["task=llm", f"norm={norm}", "model.embed_dim=4096"]).optim.lr for norm in ("rmsnorm", "dyt")]
-    assert rates == pytest.approx([3e-4, 3e-4])
+@pytest.mark.parametrize(("width", "rate"), [(4096, 3e-4), (8192, 1.5e-4)])
+@pytest.mark.parametrize("norm", ["rmsnorm", "dyt"])
+def test_the_learning_rate_goes_down_to_the_papers(norm: str, width: int, rate: float) -> None:
+    assert compose(["task=llm", f"norm={norm}", f"model.embed_dim={width}"]).optim.lr == pytest.approx(rate)
 
 
 @pytest.mark.parametrize(

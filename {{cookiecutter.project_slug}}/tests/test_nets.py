@@ -11,6 +11,7 @@ from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.nets import build_net, find_device, set_precision, trained_net
 
 from .conftest import FAMILIES
+from .runs import Tiny
 
 
 def saved(file: Path, **nets: nn.Module) -> Path:
@@ -25,6 +26,12 @@ def test_the_net_of_a_checkpoint_is_the_average_where_there_is_one(tmp_path: Pat
         found = trained_net(compose(FAMILIES[0].argv), saved(tmp_path / "last.ckpt", **nets))
         assert not found.training
         torch.testing.assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("tiny", [tiny for tiny in FAMILIES if "checkpointing" in compose(tiny.argv).model], ids=str)
+def test_statistics_over_a_batch_that_is_computed_twice(tiny: Tiny) -> None:
+    with pytest.raises(UsageError, match=r"model\.checkpointing=true: norm=bn would count every batch twice"):
+        build_net(compose([*tiny.argv, *tiny.starts[0], "norm=bn", "model.checkpointing=true"]))
 
 
 def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:

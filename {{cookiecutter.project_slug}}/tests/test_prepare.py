@@ -142,6 +142,12 @@ def test_a_finished_folder_is_left_alone(lines, tmp_path, monkeypatch, capsys):
     assert "is complete, with a vocabulary of 257" in capsys.readouterr().out
     with pytest.raises(UsageError, match="holds data of other settings; take another folder"):
         make(lines, tmp_path / "out", val_fraction=0.2)
+    with lines.open("a") as file:
+        file.write('{"text": "one more"}\n')
+    with pytest.raises(UsageError, match="was made before the source changed; delete the folder, or take another"):
+        make(lines, tmp_path / "out")
+    lines.unlink()
+    assert make(lines, tmp_path / "out") == first, "the shards may outlive what they were made of"
 
 
 def test_another_source_does_not_go_on_with_what_was_begun(lines, tmp_path, monkeypatch):

@@ -154,10 +154,10 @@ def test_a_finished_folder_is_left_alone(images, tmp_path, monkeypatch, capsys, 
     assert make(images, tmp_path / "out", vae, batch_size=3) == first
     assert "is complete: latents of 4 x 8 x 8 in 2 classes" in capsys.readouterr().out
     for options in ({"img_size": 8}, {"shard": 6}, {"val_fraction": 0.3}):
-        with pytest.raises(UsageError, match="holds latents of other settings; take another folder"):
+        with pytest.raises(UsageError, match="holds data of other settings; take another folder"):
             make(images, tmp_path / "out", vae, **options)
     save_vae(tmp_path / "other", scaling_factor=0.6)
-    with pytest.raises(UsageError, match="holds latents of other settings"):
+    with pytest.raises(UsageError, match="holds data of other settings"):
         make(images, tmp_path / "out", tmp_path / "other")
 
 

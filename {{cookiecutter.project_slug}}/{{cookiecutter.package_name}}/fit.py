@@ -22,6 +22,7 @@ from .callbacks.validation import FinalValidation
 from .cli import quiet
 from .config import plain
 from .data.base import DataModule
+from .devices import process_count
 from .errors import UsageError, require
 from .pretrained import initialise_
 from .runs import Run, best_checkpoint, load_checkpoint, open_run
@@ -45,6 +46,8 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
     data = build_data(cfg)
     data.prepare_data()  # a download that fails does so before anything is made
     data.check_trainable(cfg.data.total_batch_size // data.batch_size)  # and before a net for a context of millions
+    for split in data.sizes:
+        _check_limit(cfg, data, split)
     task = build_task(cfg, training_device(cfg))
     check_chosen(cfg.monitor.curves, task.net)
     with open_run(cfg) as run:
@@ -86,6 +89,7 @@ def restored(cfg: DictConfig, checkpoint: Path, split: str) -> tuple[DataModule,
         require(found == was, f"data: the net was trained on {key}={was}, and these have {key}={found}")
     task = build_task(cfg)
     data.prepare_data()
+    _check_limit(cfg, data, split)
     try:
         task.load_state_dict(load_checkpoint(checkpoint, "cpu")["state_dict"])
     except RuntimeError as error:
@@ -103,6 +107,12 @@ def measured(trainer: L.Trainer, task: Task, data: DataModule, split: str) -> di
     metrics: dict[str, float] = dict(*measure(task, datamodule=data, verbose=False))
     require(bool(metrics), f"split={split}: the data have no such samples")
     return metrics
+
+
+def _check_limit(cfg: DictConfig, data: DataModule, split: str) -> None:
+    """Lightning would stumble over it late, in the test after days of training."""
+    batches = cfg.data.total_batch_size // data.batch_size
+    data.check_limit(split, cfg.trainer[f"limit_{split}_batches"], process_count(cfg.trainer), batches)
 
 
 def _train(cfg: DictConfig, run: Run, data: DataModule, task: Task) -> dict[str, Any]:

@@ -10,18 +10,25 @@ from torch import nn
 
 from .config import plain
 from .errors import UsageError, require
-from .norms import make_norm
+from .norms import has_batch_norm, make_norm
 from .runs import load_checkpoint
 
 DTYPES = {"64": torch.float64, "bf16": torch.bfloat16, "16": torch.float16}
 
 
 def build_net(cfg: DictConfig, device: torch.device | str | None = None) -> nn.Module:
-    """The network, drawn from the run's seed; on the "meta" device it takes no memory."""
+    """The network, drawn from the run's seed; on the "meta" device it takes no memory.
+
+    Raises:
+        UsageError: a value out of range, or some that do not fit together.
+    """
     options = {key: value for key, value in plain(cfg.norm).items() if key not in ("name", "normalizes")}
     torch.manual_seed(cfg.seed)
     family = import_module(f".models.{cfg.task.name}", __package__)
-    return family.build(partial(make_norm, cfg.norm.name, **options), device=device, **plain(cfg.model))
+    net: nn.Module = family.build(partial(make_norm, cfg.norm.name, **options), device=device, **plain(cfg.model))
+    twice = plain(cfg.model).get("checkpointing", False) and has_batch_norm(net)
+    require(not twice, "model.checkpointing=true: norm=bn would count every batch twice; take another norm, or false")
+    return net
 
 
 def trained_net(cfg: DictConfig, checkpoint: Path) -> nn.Module:

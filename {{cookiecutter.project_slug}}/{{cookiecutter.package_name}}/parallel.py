@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from .errors import require
-from .norms import is_norm
+from .norms import has_batch_norm, is_norm
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -71,7 +71,7 @@ class EqualForwards(L.Callback):
         if batch_idx + 1 == self._mine:
             with trainer.strategy.precision_plugin.forward_context():
                 for _ in range(self._most - self._mine):
-                    pl_module.eval_net(*pl_module.net_inputs(batch))  # type: ignore[operator]
+                    pl_module.eval_net(*pl_module.watched_inputs(batch))  # type: ignore[operator]
 
     on_test_batch_end = on_validation_batch_end
 
@@ -83,8 +83,7 @@ class EqualForwards(L.Callback):
 
 def check_shardable(net: nn.Module, precision: str) -> None:
     """Raises UsageError for what `shard` cannot do, or what a sharded net would do wrong."""
-    batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())
-    require(not batch_norm, "norm=bn: under FSDP every device would have its own statistics; take trainer=ddp")
+    require(not has_batch_norm(net), "norm=bn: under FSDP every device would have its own statistics; take trainer=ddp")
     known = precision in ("32-true", "bf16-mixed")
     require(known, f"trainer.precision={precision}: choose 32-true or bf16-mixed for trainer=fsdp")
     new = precision == "32-true" or "param_dtype_override_fn" in MixedPrecisionPolicy.__dataclass_fields__

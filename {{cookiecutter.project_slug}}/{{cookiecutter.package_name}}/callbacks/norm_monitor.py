@@ -177,7 +177,7 @@ class NormMonitor(L.Callback):
         self._show(trainer, "curves", "output against input", curves(trainer.global_step, shown))
 
     def _inputs(self, task: Task, batch: Any) -> list[Any]:
-        return [x[: self.samples] if isinstance(x, Tensor) else x for x in task.net_inputs(batch)]
+        return [x[: self.samples] if isinstance(x, Tensor) else x for x in task.watched_inputs(batch)]
 
     def _chart(self, trainer: L.Trainer, task: Task, quantities: set[str]) -> None:
         self._charted = True

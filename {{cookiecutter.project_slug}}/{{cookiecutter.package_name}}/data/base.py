@@ -1,6 +1,7 @@
 """What the data modules share: the loaders over their splits, and Lightning's hooks."""
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -97,6 +98,24 @@ class DataModule(L.LightningDataModule):
         smaller = "lower data.total_batch_size or data.batch_size"
         message = f"data: one step takes {step} {self.noun}s, but there are {size} to train on; {smaller}"
         require(size >= step, message)
+
+    def check_limit(self, split: str, limit: float, devices: int, batches: int = 1) -> None:
+        """Refuses a limit on the batches of a split that is a share of them and comes to none, on some device.
+
+        Args:
+            limit: trainer.limit_<split>_batches; a whole number is a count.
+            batches: in a step of training, over all devices and accumulation.
+
+        Raises:
+            UsageError: as said.
+        """
+        if split == "train":
+            found = self.sizes[split] // (self.batch_size * batches) * (batches // devices)
+        else:
+            found = math.ceil(self.sizes[split] // devices / self.batch_size)
+        enough = not isinstance(limit, float) or limit == 0 or not found or int(limit * found) >= 1
+        of_them = f"of {found} batch(es) on a device that is less than one; 1.0 takes all, a whole number so many"
+        require(enough, f"trainer.limit_{split}_batches={limit}: {of_them}")
 
     def train_dataloader(self) -> ResumableLoader:
         rank, world = rank_and_world(self.trainer)

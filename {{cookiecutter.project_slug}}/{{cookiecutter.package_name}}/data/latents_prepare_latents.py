@@ -76,25 +76,26 @@ def prepare_latents(
     require(fits, f"img_size={img_size}: expected a multiple of {encoder.factor}, the pixels that a latent stands for")
     settings = {"images": images, "vae": encoder.source, "weights": encoder.checksum(), "img_size": img_size}
     settings |= {"val_fraction": val_fraction, "split_seed": split_seed, "shard": shard}
+    splits = _splits(root, classes, val_fraction, split_seed)
+    source = _checksum(splits)
     if (folder / META).exists():
         meta = read_meta(out)
-        require(meta.get("made_from") == settings, f"out={out} holds latents of other settings; take another folder")
+        prepared.check_made_from(meta, out, settings, source)
         shards(out)
         _report(out, meta)
         return meta
 
     encoder.net.to(find_device(device))
-    splits = _splits(root, classes, val_fraction, split_seed)
     read_by = 0 if workers == 1 else workers or cpu_count()
     job = Job(encoder, splits, out, img_size, shard, batch_size, read_by)
-    prepared.begin(folder, out, {"settings": settings, "source": _checksum(splits)})
+    prepared.begin(folder, out, {"settings": settings, "source": source})
     try:
         job.run()
     except UsageError:
         if not any(file.exists() for name in splits for file in job.files(name)):
             prepared.abandon(folder, ["*.npy"])
         raise
-    meta = _finish(job, classes, settings)
+    meta = _finish(job, classes, settings, source)
     _report(out, meta)
     return meta
 
@@ -118,7 +119,7 @@ def _checksum(splits: Mapping[str, Split]) -> str:
     return digest.hexdigest()
 
 
-def _finish(job: "Job", classes: list[str], settings: dict[str, Any]) -> dict[str, Any]:
+def _finish(job: "Job", classes: list[str], settings: dict[str, Any], source: str) -> dict[str, Any]:
     def entry(name: str) -> dict[str, Any]:
         made = [{"file": file.name, "images": len(images)} for file, images in job.files(name).items()]
         return {"labels": job.labels(name).name, "shards": made}
@@ -134,6 +135,7 @@ def _finish(job: "Job", classes: list[str], settings: dict[str, Any]) -> dict[st
         # As in papers on ImageNet, whose own test labels are not public.
         "splits": {name: entry(name if name in job.splits else "val") for name in SPLITS},
         "made_from": settings,
+        "source": source,
     }
     files.write_json(job.folder / META, meta)
     prepared.remove(job.folder, ["*.tmp", prepared.PLAN])

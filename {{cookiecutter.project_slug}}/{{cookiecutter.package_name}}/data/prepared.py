@@ -43,6 +43,17 @@ def read_meta(given: str, script: str, usage: str, shards: str, version: int) ->
     return meta
 
 
+def check_made_from(meta: dict[str, Any], out: str, settings: dict[str, Any], source: Any) -> None:
+    """Whether what is finished is what is asked for; `source` is its state now, None if it cannot be told.
+
+    Raises:
+        UsageError: it is not.
+    """
+    require(meta.get("made_from") == settings, f"out={out} holds data of other settings; take another folder")
+    same = source is None or meta.get("source", source) == json.loads(json.dumps(source))
+    require(same, f"out={out} was made before the source changed; delete the folder, or take another")
+
+
 def begin(folder: Path, out: str, plan: dict[str, Any]) -> None:
     """Makes the folder with a plan in it, or checks that it was begun with the same one; `out` is as the user wrote it.
 

@@ -20,7 +20,7 @@ from .tokens_documents import Part, open_source
 from .tokens_parts import TOKENIZER, Job, pieces_of
 from .tokens_shards import FORMAT, SPLITS, read_meta, shards
 from .tokens_sources import split_of
-from .tokens_text import Tokenizer, checksum, train_tokenizer
+from .tokens_text import END_OF_TEXT, Tokenizer, checksum, train_tokenizer
 
 OPTIONS: Options = {
     "source": ("", "a text or .jsonl file, a folder of them, or hf:NAME, a Hugging Face dataset"),
@@ -81,7 +81,8 @@ def prepare(
     folder = Path(out).expanduser()
     if (folder / META).exists():
         meta = read_meta(out)
-        require(meta.get("made_from") == settings, f"out={out} holds data of other settings; take another folder")
+        there = Path(source).expanduser().exists()  # the shards may have outlived it
+        prepared.check_made_from(meta, out, settings, open_source(source, **reading).state() if there else None)
         shards(out)
         _report(out, meta)
         return meta
@@ -97,7 +98,7 @@ def prepare(
         elif tokenizer == "train" and not (folder / TOKENIZER).exists():
             _train_tokenizer(job, parts, vocab_size, max(1, len(parts) * shard_mb // 1000))
         _run(job, parts, workers or cpu_count())
-        meta = _finish(job, len(parts), settings)
+        meta = _finish(job, len(parts), settings, opened.state())
     except UsageError:
         if not any(folder.glob("part-*.json")):
             prepared.abandon(folder, ["*.bin", TOKENIZER])
@@ -110,7 +111,7 @@ def _train_tokenizer(job: Job, parts: Sequence[Part], vocab_size: int, step: int
     """From the training documents of every step-th part: of a large source, a gigabyte from all over it will do."""
     documents = (text for part in parts[::step] for text in job.source.documents(part))
     pieces = (p for text in documents if split_of(text.encode(), *job.fractions) == "train" for p in pieces_of(text))
-    library = train_tokenizer(pieces, vocab_size, job.eot or "<|endoftext|>")
+    library = train_tokenizer(pieces, vocab_size, job.eot or END_OF_TEXT)
     files.replace(job.out / TOKENIZER, lambda path: library.save(str(path)))
 
 
@@ -122,7 +123,7 @@ def _run(job: Job, parts: Sequence[Part], workers: int) -> None:
             progress.advance(bar)
 
 
-def _finish(job: Job, parts: int, settings: dict[str, Any]) -> dict[str, Any]:
+def _finish(job: Job, parts: int, settings: dict[str, Any], source: Any) -> dict[str, Any]:
     """Gathers the notes of all parts in meta.json, and removes them."""
     splits: dict[str, dict[str, Any]] = {split: {"bytes": 0, "documents": 0, "shards": []} for split in SPLITS}
     for number in range(parts):
@@ -145,6 +146,7 @@ def _finish(job: Job, parts: int, settings: dict[str, Any]) -> dict[str, Any]:
         "tokenizer": {**own, "eot": job.eot},
         "splits": splits,
         "made_from": settings,
+        "source": source,
     }
     files.write_json(job.out / META, meta)
     prepared.remove(job.out, ["part-*.json", "*.tmp", prepared.PLAN])

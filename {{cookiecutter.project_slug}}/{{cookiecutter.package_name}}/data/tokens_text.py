@@ -12,7 +12,8 @@ from ..errors import UsageError, require
 from .tokens_shards import read_meta
 from .tokens_sources import EOT, VOCAB_SIZE
 
-END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "<|endoftext>", "</s>", "<eos>", "[EOS]", "[SEP]")
+END_OF_TEXT = "<|endoftext|>"
+ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "<|endoftext>", "</s>", "<eos>", "[EOS]", "[SEP]")
 
 
 class Codec(Protocol):
@@ -68,7 +69,7 @@ class Tokenizer:
         except Exception as error:  # the library raises no other class
             raise UsageError(f"{path} is no tokenizer.json: {' '.join(str(error).split())}") from error
         vocabulary = self.library.get_vocab()
-        names = [name for name in ([eot] if eot else END_OF_TEXT) if name in vocabulary]
+        names = [name for name in ([eot] if eot else ENDS_OF_TEXT) if name in vocabulary]
         problem = f"eot={eot}: {path} has no such token" if eot else f"{path} has no end-of-text token of a usual name"
         require(bool(names), f"{problem}; eot=TOKEN names the one that ends a document")
         self.eot, self.vocab_size = vocabulary[names[0]], max(vocabulary.values()) + 1

@@ -51,7 +51,7 @@ class SwiGLU(nn.Module):
 
 
 def computed_anew(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
-    """What `function` returns, computed once more in backward instead of kept; it must not draw random numbers."""
+    """What `function` returns, computed once more in backward instead of kept: no random numbers, no statistics."""
     return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 

@@ -34,7 +34,7 @@ class Llama(nn.Module):
         rope_base: of the wavelengths of the rotary positions, from 2 pi to 2 pi times this.
         embed_scale: a learned scalar on the embedding, from sqrt(D) on.
         init: "fan_in" or "normal"; see `init_weights`.
-        head_gain: scale of the head's first weights under "fan_in".
+        head_gain: scale of the head's first weights under "fan_in"; of a tied head's, the last norm's.
         loss_chunk: tokens whose logits the loss holds at once; 0 for all.
         checkpointing: blocks keep their inputs alone for backward, and compute the rest anew.
     """
@@ -88,6 +88,7 @@ class Llama(nn.Module):
         | head, unless tied    | std head_gain * D^-0.5            | std 0.02              |
         | embed_scale          | D^0.5                             | D^0.5                 |
         | norms                | their own                         | their own             |
+        | final norm if tied   | its own, times head_gain          | its own               |
 
         "normal" is made for widths of 1024 and up, where 0.02 is about D^-0.5; what it does below says docs/llm.md.
         """
@@ -100,6 +101,8 @@ class Llama(nn.Module):
             fan_in_(self, writers, depth=len(self.blocks), head=self.head, head_gain=self.head_gain)
             # after the head, whose weight it may be
             normal_(self.embed.weight, dim**-0.5 if self.tied or self.embed_scale is not None else 1.0)
+            if self.tied and isinstance(weight := getattr(self.norm, "weight", None), Tensor):
+                weight.mul_(self.head_gain)
         else:
             for layer in self.modules():
                 if isinstance(layer, nn.Linear | nn.Embedding):
@@ -128,7 +131,7 @@ class Llama(nn.Module):
         rope = self.cos[start:end], self.sin[start:end]  # (T, E) each
         x = self.embed(tokens)  # (B, T, D)
         if self.embed_scale is not None:
-            x = x * self.embed_scale
+            x = (x * self.embed_scale).to(x.dtype)
         for block in self.blocks:
             x = computed_anew(block, x, rope) if self.checkpointing and self.training else block(x, rope, cache)
         if cache is not None:
@@ -150,7 +153,8 @@ class Llama(nn.Module):
         return F.cross_entropy(self.head(x).float(), targets, ignore_index=IGNORED, reduction="sum")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        return super()._apply(sparing([self.cos, self.sin], fn), recurse)  # in 16 bits positions would blur
+        spared = [self.cos, self.sin, *([] if self.embed_scale is None else [self.embed_scale])]
+        return super()._apply(sparing(spared, fn), recurse)  # in 16 bits positions blur, and a scale of 64 never moves
 
     @property
     def _blocks(self) -> list["Block"]:

@@ -7,11 +7,12 @@ what llm_hf_modeling.py adds to that; the file travels with the weights, and is 
 import json
 from collections.abc import Mapping
 from functools import partial
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import UsageError, require
 from ..norms import make_norm
@@ -105,16 +106,35 @@ def load_hf(folder: Path) -> Llama:
     Raises:
         UsageError: no such files, or a model that ours does not compute.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     files = sorted(folder.glob("*.safetensors"))
     require((folder / "config.json").is_file() and bool(files), f"{folder}: expected config.json and *.safetensors")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    norm = _checked_norm(folder, config)
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        _check_config(folder, config)
+        net = _net(config)
+    except (AttributeError, KeyError, TypeError, JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{folder}: its config.json is none of a LLaMA: {error!r}") from error
+    try:
+        weights = {name: one for file in files for name, one in load_file(file).items()}
+        if net.tied:
+            weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+        net.load_state_dict({name: weights[hf_name(name)] for name in net.state_dict()})
+    except (KeyError, RuntimeError) as error:
+        raise UsageError(f"{folder}: its weights do not fit its config.json") from error
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"{folder}: its weights cannot be read: {error}") from error
+    return net
+
+
+def _net(config: Mapping[str, Any]) -> Llama:
+    name, eps = config.get("norm", "rmsnorm"), config.get("norm_eps", config.get("rms_norm_eps", 1e-6))
     rope = config.get("rope_parameters") or {}
     heads = config["num_attention_heads"]
-    net = build(
-        norm,
+    return build(
+        partial(make_norm, name, **({"eps": eps} if name in ("bn", "ln", "rmsnorm") else {})),
         vocab_size=config["vocab_size"],
         context=config["max_position_embeddings"],
         embed_dim=config["hidden_size"],
@@ -130,21 +150,14 @@ def load_hf(folder: Path) -> Llama:
         head_gain=1.0,
         loss_chunk=0,
     )
-    weights = {name: one for file in files for name, one in load_file(file).items()}
-    if net.tied:
-        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
-    try:
-        net.load_state_dict({name: weights[hf_name(name)] for name in net.state_dict()})
-    except (KeyError, RuntimeError) as error:
-        raise UsageError(f"{folder}: its weights do not fit its config.json") from error
-    return net
 
 
-def _checked_norm(folder: Path, config: Mapping[str, Any]) -> partial[nn.Module]:
-    """The norm of a config, whose other keys must say nothing that our net does otherwise."""
+def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raises UsageError if it says something that our net does otherwise."""
+    known, kind = ("llama", "norm_llama"), config.get("model_type")
+    require(kind in known, f"{folder}: config.json says model_type={kind}, and our net is a llama")
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     expected = {
-        "model_type": (config.get("model_type"), ("llama", "norm_llama")),
         "hidden_act": (config.get("hidden_act", "silu"), ("silu",)),
         "attention_bias": (config.get("attention_bias", False), (False,)),
         "mlp_bias": (config.get("mlp_bias", False), (False,)),
@@ -156,5 +169,3 @@ def _checked_norm(folder: Path, config: Mapping[str, Any]) -> partial[nn.Module]
     }
     for key, (value, right) in expected.items():
         require(value in right, f"{folder}: config.json says {key}={value}, and our net has {right[0]}")
-    name, eps = config.get("norm", "rmsnorm"), config.get("norm_eps", config.get("rms_norm_eps", 1e-6))
-    return partial(make_norm, name, **({"eps": eps} if name in ("bn", "ln", "rmsnorm") else {}))

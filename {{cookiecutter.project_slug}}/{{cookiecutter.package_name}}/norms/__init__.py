@@ -6,9 +6,21 @@ import pkgutil
 from .checks import SITES
 from .functional import derf, dyt
 from .pointwise import Derf, DyT, PointwiseNorm
-from .registry import is_norm, make_norm, names, register
+from .registry import has_batch_norm, is_norm, make_norm, names, register
 
-__all__ = ["SITES", "Derf", "DyT", "PointwiseNorm", "derf", "dyt", "is_norm", "make_norm", "names", "register"]
+__all__ = [
+    "SITES",
+    "Derf",
+    "DyT",
+    "PointwiseNorm",
+    "derf",
+    "dyt",
+    "has_batch_norm",
+    "is_norm",
+    "make_norm",
+    "names",
+    "register",
+]
 
 
 def _import_all() -> None:

@@ -93,6 +93,11 @@ def is_norm(module: nn.Module) -> bool:
     return isinstance(module, tuple(_classes.values()))
 
 
+def has_batch_norm(net: nn.Module) -> bool:
+    """Whether `net` takes statistics over a batch, of any class of torch's: some of what saves memory upsets them."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())
+
+
 def _takes(cls: type[nn.Module], keyword: str) -> bool:
     parameters = inspect.signature(cls).parameters
     return keyword in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())

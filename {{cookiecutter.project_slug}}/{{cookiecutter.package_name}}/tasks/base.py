@@ -55,8 +55,12 @@ class Task(L.LightningModule):
         return self.net if self.ema is None else self.ema
 
     def net_inputs(self, batch: Any) -> tuple[Any, ...]:
-        """What the net is called with for this batch, for callbacks that look into it."""
+        """What the net is called with for this batch, for its outputs."""
         raise NotImplementedError
+
+    def watched_inputs(self, batch: Any) -> tuple[Any, ...]:
+        """The same for those who look at its layers alone, where that takes less memory."""
+        return self.net_inputs(batch)
 
     def evaluate_batch(self, stage: str, batch: Any, batch_idx: int) -> None:
         """What validation ("val") and test ("test") measure of `eval_net`."""

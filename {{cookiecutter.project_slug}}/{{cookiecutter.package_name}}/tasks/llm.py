@@ -15,7 +15,8 @@ SHIFT_METRIC = "bits_per_byte", "min"  # what evaluate.py shift= follows, and wh
 class LLMTask(Task):
     """Mean cross entropy in nats per token on (inputs, targets) of (B, T) token ids each; target -100 counts for none.
 
-    Validation and test log it over all tokens, and `bits_per_byte`, which texts in other tokens can be compared by.
+    Validation and test log it over all tokens, and `bits_per_byte`, which texts in other tokens can be compared by: the
+    loss over the bytes that a token of the whole split stands for, so a near value where a part of it is looked at.
 
     Args:
         context: tokens of a sample.
@@ -30,6 +31,9 @@ class LLMTask(Task):
 
     def net_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor]:
         return (batch[0],)
+
+    def watched_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return batch  # with targets the logits are made in chunks
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         loss = self.net(*batch)
@@ -61,4 +65,6 @@ def build(net: nn.Module, cfg: DictConfig, **base: Any) -> LLMTask:
     require(monitor in ("val/loss", "val/bits_per_byte") and mode == "min", wrong)
     context, known = cfg.data.context, cfg.model.context
     require(context <= known, f"data.context={context}: the net reads at most {known} tokens at once")
-    return LLMTask(net, context=cfg.model.context, **base)
+    tokens, known = cfg.data.vocab_size, cfg.model.vocab_size
+    require(tokens <= known, f"model.vocab_size={known}: the data have {tokens} tokens; choose as many, or more")
+    return LLMTask(net, context=context, **base)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..config import recompose
-from ..data.tokens_text import Codec, Tokenizer, codec_of
+from ..data.tokens_text import END_OF_TEXT, Codec, Tokenizer, codec_of
 from ..errors import UsageError, require
 from ..models.llm import Llama
 from ..models.llm_hf import MODELING, hf_config, hf_state
@@ -16,8 +16,6 @@ from ..nets import set_precision, trained_net
 from .llm_sample import OPTIONS as SAMPLING
 
 OPTIONS = {"out": ("", "the folder to write, which is not there yet, or empty")}
-
-END_OF_TEXT = "<|endoftext|>"  # what token 256 is called beside the bytes
 
 
 def export(checkpoint: Path, config: Mapping[str, Any], out: str) -> None:
