@@ -8,7 +8,7 @@ from typing import Any
 
 from {{cookiecutter.package_name}}.cli import run
 from {{cookiecutter.package_name}}.config import recompose, value_of
-from {{cookiecutter.package_name}}.runs import EVALUABLE, saved_checkpoint
+from {{cookiecutter.package_name}}.runs import evaluable, saved_checkpoint
 from {{cookiecutter.package_name}}.shift import evaluate_shift, shifts
 
 USAGE = "python evaluate.py checkpoint=<run or file> [split=test|val] [shift=name] [data=option] [trainer=option]"
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     own = [argument for argument in argv if argument.partition("=")[0] not in ("checkpoint", "split", "shift")]
     # a metric depends on the run's precision, not on its devices, and this machine may have others
     as_trained = ["trainer=auto", f"trainer.precision={config.get('trainer', {}).get('precision')}"]
-    cfg = recompose(config, [*as_trained, *own], anew=("data", "trainer"), free=EVALUABLE)
+    cfg = recompose(config, [*as_trained, *own], anew=("data", "trainer"), free=evaluable(config))
 
     if shift is not None:
         return evaluate_shift(cfg, checkpoint, split, shift, out=None if checkpoint == path else path)

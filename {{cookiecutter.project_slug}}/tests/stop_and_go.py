@@ -48,7 +48,7 @@ def stop_and_go(tiny: Tiny, folder: Path, *argv: str, before: str = "", after: s
     names = {
         "config": "compose, recompose",
         "fit": "evaluate, train",
-        "runs": "EVALUABLE, RESUMABLE, saved_config",
+        "runs": "RESUMABLE, evaluable, saved_config",
         "tasks.base": "Task",
     }
     imports = [f"from {package}.{module} import {wanted}" for module, wanted in names.items()]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from {{cookiecutter.package_name}}.config import compose
-from {{cookiecutter.package_name}}.models.dit import DiT, sines
+from {{cookiecutter.package_name}}.models.dit import DiT
+from {{cookiecutter.package_name}}.models.layers import sines
 from {{cookiecutter.package_name}}.nets import build_net
 from {{cookiecutter.package_name}}.norms import names
 
@@ -121,10 +122,10 @@ def test_the_start_by_the_table(width: int) -> None:
 
 
 def test_no_scale_depends_on_the_width() -> None:
-    """Under fan_in: of what the attention, the last norm and the head are fed."""
+    """Under fan_in, from one alpha: of what the attention, the last norm and the head are fed."""
     scales = []
     for width in (64, 512):
-        net = make(f"model.embed_dim={width}")
+        net = make(f"model.embed_dim={width}", "norm.alpha0=1")
         seen: list[float] = []
         for layer in (net.blocks[1].attn, net.norm, net.head):
             layer.register_forward_pre_hook(
@@ -137,20 +138,20 @@ def test_no_scale_depends_on_the_width() -> None:
 
 
 def test_again_and_after_meta_the_same_numbers() -> None:
+    """Buffers that no state dict has are among them."""
+
+    def tensors(net: DiT) -> dict[str, Tensor]:
+        return {**dict(net.named_parameters()), **dict(net.named_buffers())}
+
     for argv in ([], ["model.init=dit", "model.positions=sines", "model.rope=true"]):
-        net, late = make(*argv), make(*argv, device="meta")
-        late.to_empty(device="cpu")
-        for one in (late, net):
+        first = tensors(make(*argv))
+        again, late = make(*argv), make(*argv, device="meta").to_empty(device="cpu")
+        for net in (again, late):
             torch.manual_seed(0)
-            one.init_weights()
-        first = make(*argv)
-        for name, value in {**dict(first.named_parameters()), **dict(first.named_buffers())}.items():
-            assert torch.equal(
-                value, net.get_parameter(name) if name in dict(net.named_parameters()) else net.get_buffer(name)
-            )
-            assert torch.equal(
-                value, late.get_parameter(name) if name in dict(late.named_parameters()) else late.get_buffer(name)
-            )
+            net.init_weights()
+            drawn = tensors(net)
+            assert first.keys() == drawn.keys()
+            assert all(torch.equal(first[name], drawn[name]) for name in first)
 
 
 def gradients(net: nn.Module) -> list[Any]:

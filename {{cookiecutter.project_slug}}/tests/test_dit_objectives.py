@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.models.dit_objectives import DDPM, Flow, build, check_steps
-from {{cookiecutter.package_name}}.models.dit_sampling import draws
+from {{cookiecutter.package_name}}.models.dit_objectives import DDPM, ByStep, Flow, build
+from {{cookiecutter.package_name}}.models.dit_sampling import check_steps, draws
 
 BETA = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
 KEPT = (1 - BETA).cumprod(0)  # share of the data's variance in x_s
@@ -114,6 +114,21 @@ def test_the_bound_trains_the_variance_alone() -> None:
     torch.testing.assert_close(predicted.grad, 2 * (predicted - noise).detach() / noise[0].numel())
     assert v.grad.isfinite().all()
     assert (v.grad[STEPS > 0] != 0).all()
+
+
+def test_numbers_by_step_are_sent_to_a_device_once() -> None:
+    """Also during a validation, and training can use what that has left."""
+    table, t = ByStep(torch.arange(4.0), torch.arange(4.0) + 0.5), torch.tensor([0.75, 0.0, 0.25])
+    with torch.inference_mode():
+        first = table.at(t)
+    assert first.shape == (2, 3, 1, 1, 1)
+    assert first.flatten(1).tolist() == [[3, 0, 1], [3.5, 0.5, 1.5]]
+    for device in (torch.device("cpu"), torch.device("meta")):
+        assert table.at(t.to(device)).device == device
+        copy = table.copies[device]
+        assert not copy.is_inference()
+        table.at(t.to(device))
+        assert table.copies[device] is copy
 
 
 def test_losses_are_finite_and_fp32_for_the_worst_prediction() -> None:

@@ -50,9 +50,19 @@ def test_the_papers_recipes_are_complete(size: str, model: str, patch: int, norm
     schedule = cfg["schedule"]
     assert (schedule["name"], schedule["warmup_share"], schedule["warmup_steps"]) == ("constant", 0, 0)
     assert cfg["ema"] == {"decay": 0.9999}
-    assert (cfg["trainer"]["max_steps"], cfg["trainer"]["max_epochs"]) == (400_000, -1)
+    trainer = {"max_steps": 400_000, "max_epochs": -1, "precision": "bf16-mixed"}
+    assert trainer.items() <= cfg["trainer"].items()
     measured = {"n": 50_000, "steps": 250, "features": "inception"}
     assert measured.items() <= cfg["task"]["quality"].items()
+
+
+@pytest.mark.parametrize("norm", ["dyt", "derf"])
+def test_alpha_starts_by_width(norm: str) -> None:
+    """At 1 where that was found, at the papers' 0.5 in their sizes."""
+    for model, alpha0 in {"digits": 1.0, "b": 0.5, "l": 0.5, "xl": 0.5}.items():
+        cfg = plain(compose(["task=dit", f"norm={norm}", f"model=dit_{model}", *LATENTS]))
+        assert cfg["norm"]["alpha0"] == alpha0
+    assert 0.5 < compose(["task=dit", f"norm={norm}", "model=dit_s", *LATENTS]).norm.alpha0 < 1
 
 
 @pytest.mark.parametrize(

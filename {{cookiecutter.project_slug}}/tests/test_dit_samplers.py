@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import HalfPrecision
 from torch import Tensor
 
 from {{cookiecutter.package_name}}.models.dit_objectives import DDPM, Flow, Objective
@@ -156,6 +157,52 @@ def test_ddpm_goes_from_the_last_step_to_the_first(sampler: str, steps: int) -> 
     assert (seen[0], seen[-1]) == (999, 0 if steps > 1 else 999)
 
 
+def test_noise_and_times_are_fp32_in_sixteen_bits() -> None:
+    """Lightning's bf16-true changes PyTorch's default, in which 0.999 would be 1."""
+
+    def drawn() -> list[Tensor]:
+        seen = [*draws(range(5), (1, 2, 2))]
+        for objective, steps, sampler in ((Flow(), 7, "heun"), (DDPM(), 1000, "ddim")):
+
+            def look(x: Tensor, t: Tensor, labels: Tensor, outputs: int = objective.outputs) -> Tensor:
+                seen.append(t)
+                return x.repeat(1, outputs, 1, 1)
+
+            path = objective.path(look, seen[1][:1], torch.zeros(1, dtype=torch.long), steps, sampler)
+            seen.append(deque(path, maxlen=1).pop())
+        return seen
+
+    expected = drawn()
+    with HalfPrecision("bf16-true").forward_context():
+        found = drawn()
+    assert {tensor.dtype for tensor in found} == {torch.float32}
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_training_waits_for_no_gpu() -> None:
+    """Noise and losses are those of the CPU, without a copy that anybody waits for."""
+    labels = torch.zeros(4, dtype=torch.long)
+
+    def losses(device: str, objective: Objective) -> Tensor:
+        uniform, noise = draws(range(4), (1, 2, 2), device)
+
+        def net(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+            return x.repeat(1, objective.outputs, 1, 1)
+
+        x = torch.zeros_like(noise)
+        return objective.loss(net, x, labels, objective.times(uniform[:, 0]), noise)
+
+    for objective in (Flow(), DDPM()):
+        losses("cuda", objective)  # by which numbers that are sent once are there
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            found = losses("cuda", objective)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        torch.testing.assert_close(found.cpu(), losses("cpu", objective))
+
+
 @pytest.mark.parametrize("sampler", [*Flow.samplers, *DDPM.samplers])
 def test_a_seed_is_a_sample_in_any_batch(sampler: str) -> None:
     objective: Objective = Flow() if sampler in Flow.samplers else DDPM()
@@ -197,3 +244,33 @@ def test_the_interval_is_told_from_noise_to_data(objective: Objective, sampler: 
 
     deque(objective.path(as_the_objective_has_it, torch.zeros(2, 1, 1, 1), labels, 11, sampler), maxlen=0)
     assert net.sizes == [2] * (11 - steps) + [4] * steps
+
+
+INTERVALS = [(0.3, 0.8), (0.7, 0.9), (0.0, 0.5), (0.5, 1.0)]
+
+
+@pytest.mark.parametrize("interval", INTERVALS, ids=str)
+def test_an_interval_has_its_start_and_not_its_end(interval: tuple[float, float]) -> None:
+    """Of 50 steps of a flow, and of all 1000 of ddpm, by whole numbers; 1 is the end of the way, and belongs to it."""
+    low, high = (round(1000 * end) for end in interval)
+    for objective, places, steps in ((Flow(), range(0, 1000, 20), 50), (DDPM(), range(1, 1001), 1000)):
+        net, labels = Marked(), torch.zeros(1, dtype=torch.long)
+        guided = Guided(net, objective, 10, 1, 3.0, interval)
+
+        def as_the_objective_has_it(x: Tensor, t: Tensor, labels: Tensor, by: Any = (guided, objective)) -> Tensor:
+            return by[0](x, t, labels)[:, : by[1].outputs]
+
+        sampler = objective.samplers[-1]
+        deque(objective.path(as_the_objective_has_it, torch.zeros(1, 1, 1, 1), labels, steps, sampler), maxlen=0)
+        assert net.sizes == [2 if low <= place < high or place == high == 1000 else 1 for place in places]
+
+
+def test_guidance_all_the_way_asks_the_device_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Tensor) -> None:
+        raise AssertionError("a GPU would be waited for")
+
+    monkeypatch.setattr(Tensor, "item", fail)
+    x, t, labels = torch.zeros(2, 1, 1, 1), torch.zeros(2), torch.zeros(2, dtype=torch.long)
+    Guided(Marked(), Flow(), 10, 1, 3.0)(x, t, labels)
+    with pytest.raises(AssertionError, match="waited for"):
+        Guided(Marked(), Flow(), 10, 1, 3.0, (0.0, 0.5))(x, t, labels)

@@ -7,6 +7,7 @@ import pytest
 import evaluate
 from {{cookiecutter.package_name}} import fit
 from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.runs import evaluable
 
 from .conftest import each_family
 from .runs import Start
@@ -14,8 +15,16 @@ from .runs import Start
 
 @each_family
 def test_data_that_differ_in_what_the_net_was_made_for(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any key that the data find and the net has; it stands for a number of classes or the size of a vocabulary."""
+    """Any key that the data find; it stands for a number of classes or the size of a vocabulary."""
     run, _ = start("trainer.max_epochs=1", "trainer.limit_train_batches=1")
-    monkeypatch.setattr(fit, "build_data", lambda cfg: SimpleNamespace(found={"depth": 3, "unknown": 1}))
-    with pytest.raises(UsageError, match="the net was trained on depth=2, and these have depth=3"):
+    monkeypatch.setattr(fit, "build_data", lambda cfg: SimpleNamespace(found={"name": "other", "unknown": 1}))
+    with pytest.raises(UsageError, match=r"the net was trained on name=.*, and these have name=other"):
         evaluate.main([f"checkpoint={run}"])
+
+
+def test_how_a_net_was_trained_stays() -> None:
+    """And what chose its best checkpoint may follow what is measured."""
+    task = {"name": "other", "rate": 0.1, "monitor": "val/loss", "measured": {"n": 100}}
+    free = evaluable({"task": task})
+    assert {"data", "trainer", "task.measured", "task.monitor"} <= set(free)
+    assert not {"task", "task.name", "task.rate"} & set(free)

@@ -20,7 +20,7 @@ from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.fit import evaluate
 from {{cookiecutter.package_name}}.nets import build_net
 from {{cookiecutter.package_name}}.parallel import shard
-from {{cookiecutter.package_name}}.runs import EVALUABLE, last_checkpoint, load_checkpoint, saved_checkpoint
+from {{cookiecutter.package_name}}.runs import evaluable, last_checkpoint, load_checkpoint, saved_checkpoint
 
 from .conftest import FAMILIES, each_family
 from .runs import Start, Tiny, rows
@@ -39,8 +39,8 @@ Task.on_train_end = tell
 
 # One process a batch less.
 EVALUATE = """
-limit = ["trainer=fsdp_cpu", f"trainer.limit_val_batches={2 - rank}"]
-metrics = evaluate(recompose(saved_config(run), limit, ("trainer",), EVALUABLE), last, "val")
+limit, config = ["trainer=fsdp_cpu", f"trainer.limit_val_batches={2 - rank}"], saved_config(run)
+metrics = evaluate(recompose(config, limit, ("trainer",), evaluable(config)), last, "val")
 Path(f"val{rank}.json").write_text(json.dumps(metrics))
 """
 
@@ -106,7 +106,8 @@ def test_a_process_with_fewer_batches_is_waited_for(two_processes: Path, monkeyp
         monkeypatch.setattr(base, "rank_and_world", lambda _, rank=rank: (rank, 2))
         checkpoint, config = saved_checkpoint(two_processes / "runs" / "whole" / "checkpoints" / "last.ckpt")
         argv = ["trainer=cpu", f"trainer.limit_val_batches={batches}", "data.batch_size=16"]
-        losses.append(evaluate(recompose(config, argv, ("data", "trainer"), EVALUABLE), checkpoint, "val")["val/loss"])
+        cfg = recompose(config, argv, ("data", "trainer"), evaluable(config))
+        losses.append(evaluate(cfg, checkpoint, "val")["val/loss"])
     assert measured[0]["val/loss"] == pytest.approx((2 * losses[0] + losses[1]) / 3, rel=1e-5)
 
 
@@ -115,7 +116,7 @@ def test_one_process_evaluates_and_goes_on(two_processes: Path, start: Start, tm
     run = Path(shutil.copytree(two_processes / "first", tmp_path / "run"))
     checkpoint, config = saved_checkpoint(run)
     assert checkpoint == run / "checkpoints" / "best.ckpt"
-    cfg = recompose(config, ["trainer=cpu"], ("trainer",), EVALUABLE)
+    cfg = recompose(config, ["trainer=cpu"], ("trainer",), evaluable(config))
     printed = json.loads((run / "summary.json").read_text())
     tested = {tag: value for tag, value in printed.items() if tag.startswith("test/")}
     assert evaluate(cfg, checkpoint, "test") == pytest.approx(tested, rel=1e-5)

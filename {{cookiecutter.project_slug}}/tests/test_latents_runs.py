@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 import evaluate
@@ -15,7 +14,7 @@ from {{cookiecutter.package_name}}.config import compose
 from {{cookiecutter.package_name}}.data.latents_prepare_latents import OPTIONS, prepare_latents
 from {{cookiecutter.package_name}}.errors import UsageError
 
-from .dit_tiny import TINY
+from .dit_tiny import TINY, write_images
 from .latents_files import save_vae
 from .runs import rows
 
@@ -26,13 +25,7 @@ Out = pytest.CaptureFixture[str]
 @pytest.fixture
 def argv(tmp_path: Path) -> list[str]:
     """Overrides for the smallest run on latents of images in two classes, dark and light."""
-    random = torch.Generator().manual_seed(0)
-    for split, count in (("train", 16), ("val", 8)):
-        for number in range(count):
-            folder = tmp_path / "images" / split / ("dark", "light")[number % 2]
-            folder.mkdir(parents=True, exist_ok=True)
-            values = torch.randint(100, (SIDE, SIDE, 3), generator=random) + 150 * (number % 2)
-            Image.fromarray(values.byte().numpy()).save(folder / f"{number}.png")
+    write_images(tmp_path / "images", {"train": 16, "val": 8}, SIDE)
     save_vae(tmp_path / "vae")
     options = {"images": str(tmp_path / "images"), "out": str(tmp_path / "latents"), "vae": str(tmp_path / "vae")}
     small = {"img_size": SIDE, "workers": 1, "device": "cpu"}

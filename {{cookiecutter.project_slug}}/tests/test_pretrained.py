@@ -15,7 +15,7 @@ from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.fit import evaluate
 from {{cookiecutter.package_name}}.norms import PointwiseNorm
 from {{cookiecutter.package_name}}.pretrained import initialise_
-from {{cookiecutter.package_name}}.runs import EVALUABLE, saved_checkpoint
+from {{cookiecutter.package_name}}.runs import evaluable, saved_checkpoint
 from {{cookiecutter.package_name}}.tasks.base import Task
 from {{cookiecutter.package_name}}.transfer import Distance
 
@@ -130,7 +130,7 @@ def test_a_run_needs_its_source_once(
     copy.unlink()
     checkpoint, config = saved_checkpoint(run)
     tag = f"test/{sorted(tiny.metrics)[0]}"
-    cfg = recompose(config, [], anew=(), free=EVALUABLE)
+    cfg = recompose(config, [], anew=(), free=evaluable(config))
     assert evaluate(cfg, checkpoint, "test")[tag] == pytest.approx(summary[tag], rel=1e-5)
     _, longer = start(cfg=resume(run, "trainer.max_epochs=3"))
     assert longer["steps"] == 6
@@ -160,6 +160,18 @@ def test_refusals(
 ) -> None:
     with pytest.raises(UsageError, match=answer):
         start("norm=dyt", f"init={old[0]}", *argv)
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+@each_family
+def test_a_net_of_another_task(tiny: Tiny, start: Start, tmp_path: Path) -> None:
+    cfg = compose(tiny.argv)
+    build_data(cfg)
+    config = plain(cfg)
+    config["task"]["name"] = "other"
+    torch.save({"config": config, "global_step": 0, "state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(UsageError, match=rf"other\.ckpt: it is of task=other, and this is task={tiny.family}$"):
+        start(f"init={tmp_path / 'other.ckpt'}")
     assert not list((tmp_path / "runs").glob("*"))
 
 

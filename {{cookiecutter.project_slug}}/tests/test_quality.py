@@ -1,13 +1,15 @@
 """How generated images are measured, against the same numbers computed here."""
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import timm
 import torch
 from torch import Tensor
+from torchmetrics.image import fid
 
 import evaluate
 from {{cookiecutter.package_name}} import fit
@@ -22,7 +24,7 @@ from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.runs import saved_checkpoint
 from {{cookiecutter.package_name}}.tasks.dit import DiTTask
 
-from .dit_tiny import TINY
+from .dit_tiny import TINY, write_images
 from .runs import Start, Tiny
 
 
@@ -112,6 +114,8 @@ def test_a_run_is_measured_again_in_another_way(start: Start) -> None:
     assert distances[0] == distances[4] == pytest.approx(values["test/fd_24"])
     assert len(set(distances)) == 4
     assert "test/fd_30" in evaluate.main([f"checkpoint={run}", "task.quality.n=30"])
+    with pytest.raises(UsageError, match=r"task\.label_dropout=0\.5: an earlier run keeps its own"):
+        evaluate.main([f"checkpoint={run}", "task.label_dropout=0.5"])  # or any net could be guided
 
 
 def test_off_and_not_after_validations(start: Start) -> None:
@@ -138,6 +142,25 @@ def test_features_of_a_timm_model(weights: str) -> None:
     assert features(torch.rand(2, 1, 8, 8)).shape == (2, features.num_features), "grey and small ones too"
 
 
+def test_a_tilde_is_the_home_folder(weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    np.savez(tmp_path / "real.npz", mu=np.ones(2), sigma=np.eye(2))
+    assert read_moments("~/real.npz")[0].tolist() == [2, 2]
+    with pytest.raises(UsageError, match=r"weights=~/none\.pt: there is no such file"):
+        make_features("test_vit", "~/none.pt", 0)
+    images = torch.rand(2, 3, 8, 8)
+    whole = make_features("test_vit", weights, 0)(images)
+    torch.testing.assert_close(make_features("test_vit", "~/test_vit.pt", 0)(images), whole)
+
+
+def test_inception_wants_torch_fidelity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fid, "_TORCH_FIDELITY_AVAILABLE", False)  # torchmetrics looks when it is imported
+    (tmp_path / "weights.pth").touch()
+    with pytest.raises(UsageError, match=r"inception: it needs the package torch-fidelity: uv sync --extra fid$"):
+        make_features("inception", str(tmp_path / "weights.pth"), 0)
+
+
 def test_statistics_of_real_images_are_kept(start: Start, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     forward = quality_features.TimmFeatures.forward
@@ -157,6 +180,24 @@ def test_statistics_of_real_images_are_kept(start: Start, weights: str, monkeypa
     assert sum(seen) == 2 * 24, "and then never again"
     assert again["test/fd_24"] == pytest.approx(first["test/fd_24"], rel=1e-5)
     assert len(list((run.parent / ".statistics").iterdir())) == 1
+    seen.clear()
+    torch.save(timm.create_model("test_vit").state_dict(), weights)
+    start(*argv)
+    assert sum(seen) == training + 2 * 24, "but by other weights under the same name"
+
+
+def test_statistics_of_fewer_images_are_not_taken(start: Start, weights: str, tmp_path: Path) -> None:
+    """Images that came to a folder do not show in the config."""
+    argv = ["data=folder", f"data.root={tmp_path / 'images'}", "data.img_size=8", "data.workers=0", "trainer=cpu"]
+    argv += ["data.total_batch_size=4", "task.quality.classifier=none", "task.quality.features=test_vit"]
+    argv += [f"task.quality.weights={weights}", "task.quality.n=4", "trainer.max_epochs=1", "task.samples.n=0"]
+    counts = []
+    for images in (16, 24):
+        write_images(tmp_path / "images", {"train": images, "val": 4})
+        run, _ = start(*argv, "data.test_fraction=0.25", "trainer.limit_train_batches=1")
+        (kept,) = (run.parent / ".statistics").iterdir()
+        counts.append(torch.load(kept, weights_only=True)[2].item())
+    assert counts == [12, 18]
 
 
 def test_moments_from_a_file(start: Start, tmp_path: Path, digits: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
@@ -205,7 +246,7 @@ def test_refusals_leave_no_run(start: Start, tmp_path: Path) -> None:
     np.savez(tmp_path / "three.npz", mu=np.zeros(3), sigma=np.zeros((3, 3)))
     for argv, words in [
         ([f"task.quality.real={tmp_path / 'three.npz'}"], "it has 3 features, and those of pixels are 64"),
-        (["task.quality.guidance=2", "task.label_dropout=0.0"], "task.quality.guidance=2: it wants a net that has"),
+        (["task.quality.guidance=2", "task.label_dropout=0.0"], "task.quality.guidance=2: a net trained with task."),
     ]:
         with pytest.raises(UsageError, match=words):
             start(*argv)
@@ -214,14 +255,17 @@ def test_refusals_leave_no_run(start: Start, tmp_path: Path) -> None:
 
 def test_refusals(tmp_path: Path) -> None:
     np.savez(tmp_path / "bad.npz", mu=np.zeros(3), sigma=np.zeros((2, 2)))
-    for file in (tmp_path / "bad.npz", tmp_path / "none.npz"):
+    (tmp_path / "half.npz").write_bytes((tmp_path / "bad.npz").read_bytes()[:200])  # still begins as a zip file does
+    (tmp_path / "empty.npz").touch()
+    for name in ("bad", "half", "empty", "none"):
         with pytest.raises(UsageError, match="expected an npz file of mu"):
-            read_moments(str(file))
+            read_moments(str(tmp_path / f"{name}.npz"))
     with pytest.raises(UsageError, match="there is no such file"):
         make_features("inception", str(tmp_path / "none.pth"), 0)
     with pytest.raises(UsageError, match="of 150528 pixels no covariance can be estimated"):
         make_features("pixels", "", 3 * 224 * 224)
     with pytest.raises(UsageError, match="classifier=knn: choose from svm, none"):
         Quality(lambda x: x, (1, 8, 8), n=4, classifier="knn")
-    with pytest.raises(UsageError, match=r"interval=\[1.0, 0.5\]: expected two rising numbers"):
-        Quality(lambda x: x, (1, 8, 8), n=4, interval=[1.0, 0.5])
+    trainer = SimpleNamespace(world_size=5, datamodule=SimpleNamespace(sizes={"train": 10}))
+    with pytest.raises(UsageError, match=r"task.quality.n=4: 5 devices draw them, each at least one; take more"):
+        Quality(lambda x: x, (1, 8, 8), n=4).setup(cast(Any, trainer), cast(Any, None), "fit")

@@ -37,6 +37,12 @@ def hold(folder: Path, typed: str, busy: str) -> AbstractContextManager[Any]:
         raise UsageError(f"{typed}: nothing can be written there ({error.strerror})") from error
 
 
+def stamp(file: Path) -> tuple[str, int, int]:
+    """Changes with a file, without a look into it: its name, its size, and when it was written."""
+    status = file.stat()
+    return file.name, status.st_size, status.st_mtime_ns
+
+
 def replace(path: Path, write: Callable[[Path], Any]) -> None:
     """Lets `write` fill a file that appears under its name when it is complete."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")

@@ -82,7 +82,8 @@ def restored(cfg: DictConfig, checkpoint: Path, split: str) -> tuple[DataModule,
     """
     require(split in ("val", "test"), f"split={split}: choose val or test")
     quiet()
-    trained_on = plain(cfg.model)
+    saved = load_checkpoint(checkpoint, "cpu")
+    trained_on = saved["config"]["data"]
     data = build_data(cfg)
     for key, found in data.found.items():
         was = trained_on.get(key, found)
@@ -91,7 +92,7 @@ def restored(cfg: DictConfig, checkpoint: Path, split: str) -> tuple[DataModule,
     data.prepare_data()
     _check_limit(cfg, data, split)
     try:
-        task.load_state_dict(load_checkpoint(checkpoint, "cpu")["state_dict"])
+        task.load_state_dict(saved["state_dict"])
     except RuntimeError as error:
         raise UsageError(f"{checkpoint}: its weights do not fit this net; was the code changed?") from error
     return data, task

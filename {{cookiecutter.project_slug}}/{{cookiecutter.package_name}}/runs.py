@@ -22,10 +22,9 @@ from .values import without
 
 RUN_DIR = "DYT_RUN_DIR"  # tells the other ranks, which Lightning starts with the same argv, what rank 0 decided
 
-# What may change when a run goes on, and when it is measured again; the rest is what it is.
+# What may change when a run goes on; the rest is what it is.
 MACHINE = ("data.batch_size", "data.download", "data.pin_memory", "data.root", "data.workers", "trainer")
 RESUMABLE = ("resume", "compile", "logger", "monitor", "save_every_n_steps", *MACHINE)
-EVALUABLE = ("compile", "data", "task", "trainer")
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,12 @@ def resume_files(run_dir: Path) -> list[Path]:
 def last_checkpoint(run_dir: Path) -> Path | None:
     """The latest by steps of those that training goes on from."""
     return max(resume_files(run_dir), key=lambda file: load_checkpoint(file)["global_step"], default=None)
+
+
+def evaluable(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What may change when a run is measured again. The task's own keys say how it was trained, its sections do not."""
+    sections = [f"task.{key}" for key, value in config.get("task", {}).items() if isinstance(value, Mapping)]
+    return ("compile", "data", "task.monitor", *sections, "trainer")
 
 
 def load_checkpoint(file: Path, device: str = "meta") -> dict[str, Any]:

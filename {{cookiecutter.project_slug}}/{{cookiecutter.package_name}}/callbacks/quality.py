@@ -43,7 +43,7 @@ class Quality(L.Callback):
         n: images; 0: nothing is measured.
         steps: of the sampler.
         sampler: one of the objective's; empty: its first.
-        guidance, interval: see `models/dit_sampling.Guided`.
+        guidance, interval: see `models/dit_sampling.Guided`. What `check_sampling` there refuses is not looked at here.
         validate: after validations too, not after the test alone.
         features: "pixels", "inception", or the name of a timm model.
         weights: file with the weights of the latter two; empty: the libraries fetch theirs.
@@ -52,7 +52,8 @@ class Quality(L.Callback):
         cache: file in which the statistics of the training images are kept; None for nowhere.
 
     Raises:
-        UsageError: a value out of range, features that cannot be loaded, or statistics of others.
+        UsageError: a value out of range, features that cannot be loaded, or statistics of others; in `setup`, data that
+            are too many for the classifier, or more devices than images to draw.
     """
 
     def __init__(
@@ -74,9 +75,6 @@ class Quality(L.Callback):
         require(n == 0 or n >= 2, f"task.quality.n={n}: expected 2 or more, or 0 (off)")
         known = classifier in CLASSIFIERS
         require(known, f"task.quality.classifier={classifier}: choose from {', '.join(CLASSIFIERS)}")
-        rising = len(interval) == 2 and 0 <= interval[0] < interval[1] <= 1
-        require(rising, f"task.quality.interval={list(interval)}: expected two rising numbers from 0 to 1")
-        require(guidance >= 0, f"task.quality.guidance={guidance}: expected 0 or more")
         self.pixels, self.n, self.validate = pixels, n, validate
         self.how = {"steps": steps, "guidance": guidance, "interval": tuple(interval)}
         self.how |= {"sampler": sampler} if sampler else {}
@@ -99,6 +97,9 @@ class Quality(L.Callback):
         return f"{'fid' if self.features == 'inception' else 'fd'}_{self.n}"
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        busy = not self.n or self.n >= trainer.world_size
+        idle = f"{trainer.world_size} devices draw them, each at least one; take more, or 0 (off)"
+        require(busy, f"task.quality.n={self.n}: {idle}")
         number = trainer.datamodule.sizes["train"]  # type: ignore[attr-defined]
         few = not self.n or self.classifier == "none" or number <= FEW
         require(few, f"task.quality.classifier=svm: it is for small data, and these are {number} images; take none")
@@ -156,7 +157,7 @@ class Quality(L.Callback):
         moments: Sequence[Tensor] | None = self.moments
         if moments is None:
             # the first one looks: not all may see its disk, and those who measure wait for each other
-            moments = trainer.strategy.broadcast(self._kept() if trainer.is_global_zero else None)
+            moments = trainer.strategy.broadcast(self._kept(data.sizes["train"]) if trainer.is_global_zero else None)
         if moments is None:
             moments = self._measure_real(trainer, metric, data, originals)
         for name, value in zip(STATES, moments, strict=True):  # once among the devices, whose sums are added up
@@ -179,12 +180,15 @@ class Quality(L.Callback):
             replace(self.cache, lambda path: torch.save(moments, path))
         return moments
 
-    def _kept(self) -> tuple[Tensor, ...] | None:
-        """The statistics that an earlier run has measured, if the file is there and whole."""
+    def _kept(self, number: int) -> tuple[Tensor, ...] | None:
+        """The statistics that an earlier run has measured, if the file is there and whole, and of `number` images."""
+        if self.cache is None:
+            return None
         try:
-            return None if self.cache is None else torch.load(self.cache, weights_only=True)
+            moments: tuple[Tensor, ...] = torch.load(self.cache, weights_only=True)
         except (EOFError, OSError, RuntimeError, UnpicklingError):
             return None
+        return moments if moments[STATES.index("real_features_num_samples")] == number else None
 
 
 def _everything(originals: Dataset[Any], pixels: Pixels) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,10 @@
 """What generated and real images are compared by: features of images (B, 1 or 3, H, W) with values in 0..1."""
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -93,12 +95,13 @@ def make_features(name: str, weights: str, pixels: int) -> Features:
     Raises:
         UsageError: no such features or weights, or a library that is missing.
     """
-    key = f"task.quality.features={name}"
+    key, given = f"task.quality.features={name}", weights
+    weights = given and str(Path(given).expanduser())
     if name == "pixels":
         many = f"{key}: of {pixels} pixels no covariance can be estimated; take inception or a timm model"
         require(pixels <= MOST, many)
         return PixelFeatures(pixels)
-    require(not weights or Path(weights).is_file(), f"task.quality.weights={weights}: there is no such file")
+    require(not weights or Path(weights).is_file(), f"task.quality.weights={given}: there is no such file")
     try:
         net: Features = Inception(weights) if name == "inception" else TimmFeatures(name, weights)
     except ModuleNotFoundError as error:
@@ -118,9 +121,9 @@ def read_moments(file: str) -> tuple[Tensor, Tensor, Tensor]:
     """
     expected = f"task.quality.real={file}: expected an npz file of mu (F,) and sigma (F, F)"
     try:
-        with np.load(file) as arrays:
+        with Path(file).expanduser().open("rb") as stream, np.load(stream) as arrays:
             mu, sigma = (torch.from_numpy(arrays[key].astype(np.float64)) for key in ("mu", "sigma"))
-    except (KeyError, OSError, TypeError, ValueError) as error:
+    except (BadZipFile, EOFError, KeyError, OSError, TypeError, ValueError, zlib.error) as error:
         raise UsageError(expected) from error
     require(mu.ndim == 1 and sigma.shape == (len(mu), len(mu)), expected)
     number = 2  # any will do

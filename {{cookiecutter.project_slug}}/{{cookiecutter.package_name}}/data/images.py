@@ -88,7 +88,7 @@ class Images(DataModule):
     @property
     def found(self) -> dict[str, Any]:
         """What looking at the data told of the keys of its section in the config."""
-        return {"num_classes": self.num_classes}
+        return {"img_size": self.img_size, "in_chans": self.in_chans, "num_classes": self.num_classes}
 
     @property
     def sizes(self) -> dict[str, int]:

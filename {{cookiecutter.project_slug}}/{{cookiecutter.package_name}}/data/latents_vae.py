@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError, require
+from ..files import stamp
 
 HUB_NAME = r"[\w.-]+/[\w.-]+"
 NEEDS = "needs the package diffusers: uv sync --extra latents"
@@ -98,7 +99,7 @@ def fingerprint(given: str) -> str:
     if folder is None:
         return given
     files = sorted(file for kind in KINDS for file in folder.glob(kind))
-    return repr([str(folder), *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)])
+    return repr([str(folder), *map(stamp, files)])
 
 
 def _folder(given: str) -> Path | None:

@@ -4,7 +4,6 @@ B batch, C channels, H x W pixels or latents, P patch, T = (H / P) (W / P) token
 O quantities that are predicted of every channel: (B, C, H, W), (B,), (B,) -> (B, O C, H, W).
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import require
 from .init import drawn_, drawn_on, fan_in_, normal_, reset_, xavier_
-from .layers import Rope, SwiGLU, computed_anew, rope_tables_2d, rotate
+from .layers import Rope, SwiGLU, computed_anew, rope_tables_2d, rotate, sines, sines_2d
 
 NormLayer = Callable[..., nn.Module]
 DRAWN_LATER = True  # `init_weights` may follow once the net is sharded, and draws the same numbers
@@ -217,20 +216,6 @@ class MLP(nn.Module):
 
 def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return x * (1 + scale) + shift
-
-
-def sines(values: Tensor, dim: int) -> Tensor:
-    """Cosines, then sines, of `values` (...,) at dim / 2 wavelengths from 2 pi to nearly 10,000 times that, fp32."""
-    steps = torch.arange(dim // 2, dtype=torch.float32, device=values.device)
-    angles = values.float().unsqueeze(-1) * torch.exp(steps * (-math.log(10000.0) / (dim // 2)))
-    return torch.cat((angles.cos(), angles.sin()), dim=-1)  # (..., dim)
-
-
-def sines_2d(side: int, dim: int, device: torch.device) -> Tensor:
-    """(side * side, dim): half of the width for the row of a token, half for its column."""
-    line = sines(torch.arange(side, device=device), dim // 2)  # (side, D / 2)
-    rows, columns = line[:, None].expand(-1, side, -1), line.expand(side, -1, -1)
-    return torch.cat((rows, columns), dim=-1).flatten(0, 1)
 
 
 def build(norm_layer: NormLayer, device: torch.device | str | None = None, **model: Any) -> DiT:

@@ -115,7 +115,7 @@ class Flow:
         """Heun's or Euler's steps along the velocity, of one length; each of Heun's but the last asks the net twice."""
         x = noise
         for step in range(steps):
-            t, then = (torch.full(x.shape[:1], place / steps, device=x.device) for place in (step, step + 1))
+            t, then = (_all_at(place / steps, x) for place in (step, step + 1))
             slope = self.velocity(net, x, t, labels)
             if sampler == "heun" and step + 1 < steps:
                 slope = (slope + self.velocity(net, x + slope / steps, then, labels)) / 2
@@ -149,8 +149,8 @@ class DDPM:
         posterior = beta * (1 - _before(self.kept)) / (1 - self.kept)  # variance of the way back when x is known
         posterior[0] = posterior[1]  # it is 0 there, but has a logarithm now
         error_to_mean = beta / ((1 - beta) * (1 - self.kept)).sqrt()
-        self.noising = torch.stack((self.kept.sqrt(), (1 - self.kept).sqrt())).float()  # (2, 1000)
-        self.denoising = torch.stack((posterior.log(), beta.log(), error_to_mean)).float()  # (3, 1000)
+        self.noising = ByStep(self.kept.sqrt(), (1 - self.kept).sqrt())
+        self.denoising = ByStep(posterior.log(), beta.log(), error_to_mean)
 
     def times(self, uniform: Tensor) -> Tensor:
         return (uniform * self.STEPS).floor().clamp(max=self.STEPS - 1) / self.STEPS
@@ -159,7 +159,7 @@ class DDPM:
         return 1 - t
 
     def noisy(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        signal, std = self._at(t, self.noising)
+        signal, std = self.noising.at(t)
         return signal * x + std * noise
 
     def loss(self, net: Net, x: Tensor, labels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ class DDPM:
         p has a mean that is off by what the `error` of the noise makes, and a variance that v, -1 to 1, puts on the
         logarithmic scale between q's and beta.
         """
-        low, high, error_to_mean = self._at(t, self.denoising)
+        low, high, error_to_mean = self.denoising.at(t)
         log_variance, off = low + (v + 1) / 2 * (high - low), error_to_mean * error
         distance = (low - log_variance).exp() - 1 - (low - log_variance) + off.square() * (-log_variance).exp()
         per_std = (-log_variance / 2).exp()
@@ -210,22 +210,26 @@ class DDPM:
         scheduler.set_timesteps(steps)
         x, sources = noise, None if generators is None else list(generators)
         for place, step in zip(places.tolist(), scheduler.timesteps, strict=True):
-            out = net(x, torch.full(x.shape[:1], place / self.STEPS, device=x.device), labels).float()
+            out = net(x, _all_at(place / self.STEPS, x), labels).float()
             if sampler == "ddim":
                 out = out[:, : x.shape[1]]  # it has no use for the variance
             x = scheduler.step(out, step, x, generator=sources).prev_sample
             yield x
 
-    def _at(self, t: Tensor, tables: Tensor) -> Tensor:
-        """(K, 1000) -> (K, B, 1, 1, 1): the tables at times t."""
-        return tables.to(t.device)[:, (t * self.STEPS).round().long(), None, None, None]
 
+class ByStep:
+    """K numbers for each of S steps, fp32. A device is sent them once: training waits for it until they are there."""
 
-def check_steps(objective: Objective, key: str, steps: int) -> None:
-    """Raises UsageError if no sampler of `objective` goes in so many steps; `key` is what the user calls them."""
-    most = objective.most_steps
-    possible = 1 <= steps <= (most or steps)
-    require(possible, f"{key}={steps}: expected at least 1{'' if most is None else f', and at most {most}'}")
+    def __init__(self, *rows: Tensor) -> None:
+        self.rows = torch.stack(rows).float()  # (K, S)
+        self.copies: dict[torch.device, Tensor] = {}
+
+    def at(self, t: Tensor) -> Tensor:
+        """Times s / S (B,) -> (K, B, 1, 1, 1), on their device."""
+        if t.device not in self.copies:
+            with torch.inference_mode(False):  # in which training could not use them
+                self.copies[t.device] = self.rows.to(t.device)
+        return self.copies[t.device][:, (t * self.rows.shape[1]).round().long(), None, None, None]
 
 
 def build(name: str, outputs: int, **section: Any) -> Objective:
@@ -235,6 +239,11 @@ def build(name: str, outputs: int, **section: Any) -> Objective:
     objective = known[name](**section)
     require(outputs == objective.outputs, f"objective.outputs={outputs}: {name} has {objective.outputs}")
     return objective
+
+
+def _all_at(t: float, x: Tensor) -> Tensor:
+    """The time t for every sample of x (B, C, H, W): (B,), fp32 whatever the net computes in."""
+    return torch.full(x.shape[:1], t, dtype=torch.float32, device=x.device)
 
 
 def _before(kept: Tensor) -> Tensor:

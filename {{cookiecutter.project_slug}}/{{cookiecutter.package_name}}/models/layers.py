@@ -1,9 +1,10 @@
-"""What networks are built of: rotary positions, a gated feed-forward network, and activations computed anew.
+"""What networks are built of: positions, rotary or as sines, a gated feed-forward network, activations computed anew.
 
 B batch, H heads, T tokens, D width, E width of a head, which must be even. Rotary positions (Su et al. 2021, arXiv
 2104.09864) turn the pairs (i, i + E/2) of a head, halves as transformers has them.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,20 @@ def rotate(x: Tensor, rope: Rope) -> Tensor:
     cos, sin = rope
     left, right = x.chunk(2, dim=-1)
     return (x * cos + torch.cat((-right, left), dim=-1) * sin).to(x.dtype)
+
+
+def sines(values: Tensor, dim: int) -> Tensor:
+    """Cosines, then sines, of `values` (...,) at dim / 2 wavelengths from 2 pi to nearly 10,000 times that, fp32."""
+    steps = torch.arange(dim // 2, dtype=torch.float32, device=values.device)
+    angles = values.float().unsqueeze(-1) * torch.exp(steps * (-math.log(10000.0) / (dim // 2)))
+    return torch.cat((angles.cos(), angles.sin()), dim=-1)  # (..., dim)
+
+
+def sines_2d(side: int, dim: int, device: torch.device) -> Tensor:
+    """(side * side, dim): half of the width for the row of a token, half for its column."""
+    line = sines(torch.arange(side, device=device), dim // 2)  # (side, D / 2)
+    rows, columns = line[:, None].expand(-1, side, -1), line.expand(side, -1, -1)
+    return torch.cat((rows, columns), dim=-1).flatten(0, 1)
 
 
 class SwiGLU(nn.Module):

@@ -17,9 +17,11 @@ from ..callbacks.quality import Quality
 from ..callbacks.samples import Samples
 from ..config import plain
 from ..errors import require
+from ..files import stamp
 from ..models import dit_objectives
-from ..models.dit_objectives import Objective, check_steps
-from ..models.dit_sampling import draws, generate
+from ..models.dit_objectives import Objective
+from ..models.dit_sampling import check_sampling, check_steps, draws, generate, sent
+from ..norms import has_batch_norm
 from ..seeding import mix
 from .base import Task
 from .mean import Mean
@@ -31,9 +33,10 @@ GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, are spread evenly howe
 class DiTTask(Task):
     """The objective's loss on images (B, C, H, W) and their classes (B,).
 
-    Noise and time of a sample follow from the seed, the epoch and its place in it; in validation and test, from its
-    place alone. So they are the same however the samples are divided into batches and devices. Curves of the loss by
-    quarters of time are `loss_by_time/<stage>_<quarter>`: in training of the last batch, as train/loss is.
+    Noise and time of a sample follow from the seed, the epoch and its place in it; in validation and test, noise from
+    the seed and the place, and time from the place alone. So they are the same however the samples are divided into
+    batches and devices. Curves of the loss by quarters of time are `loss_by_time/<stage>_<quarter>`: in training of the
+    last batch, as train/loss is.
 
     Args:
         shape: (C, H, W).
@@ -65,9 +68,9 @@ class DiTTask(Task):
         return self.objective.noisy(images, t, noise), t, classes
 
     def on_fit_start(self) -> None:
-        batch_norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.net.modules())
-        if batch_norms and self.label_dropout and self.trainer.is_global_zero:
-            print("norm=bn: its statistics mix samples with and without their class; guidance then starts from neither")
+        if has_batch_norm(self.net) and self.label_dropout and self.trainer.is_global_zero:
+            mixed = "its statistics are over samples with and without a class together"
+            print(f"norm=bn: {mixed}, so guidance compares two nets that were never normalised apart")
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, classes = batch
@@ -85,7 +88,7 @@ class DiTTask(Task):
         super().on_before_optimizer_step(optimizer)
         if self.logs_this_step:
             sums, numbers = self.trainer.strategy.reduce(self._quarters, reduce_op="sum").tolist()
-            self._log_by_time("train", sums, numbers)
+            self._log_by_time("train", sums, numbers, self.trainer.global_step)
 
     def evaluate_batch(self, stage: str, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, classes = batch
@@ -100,7 +103,8 @@ class DiTTask(Task):
     def on_validation_epoch_end(self) -> None:
         means = self._by_time.compute().tolist()  # over all devices
         self._by_time.reset()
-        self._log_by_time("val", means, [0 if math.isnan(mean) else 1 for mean in means])
+        numbers = [0 if math.isnan(mean) else 1 for mean in means]
+        self._log_by_time("val", means, numbers, self.trainer.global_step - 1)  # that of val/loss: the last one trained
 
     def generate(self, labels: Sequence[int], seeds: Sequence[int], **how: Any) -> Iterator[Tensor]:
         """Samples of `eval_net` as `models/dit_sampling.generate` draws them, in batches like those of the data."""
@@ -120,15 +124,15 @@ class DiTTask(Task):
     def _evenly(self, images: Tensor, places: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Times and noise of evaluation."""
         _, noise = draws([mix(self.seed, place) for place in places], images.shape[1:], images.device)
-        spread = torch.tensor([place * GOLDEN % 1.0 for place in places], dtype=torch.float32, device=images.device)
-        return self.objective.times(spread), noise
+        spread = torch.tensor([place * GOLDEN % 1.0 for place in places], dtype=torch.float32)
+        return self.objective.times(sent(spread, images.device)), noise
 
-    def _log_by_time(self, stage: str, sums: Sequence[float], numbers: Sequence[float]) -> None:
+    def _log_by_time(self, stage: str, sums: Sequence[float], numbers: Sequence[float], step: int) -> None:
         """Curves alone, of the quarters that had samples."""
         quarters = zip(BINS, sums, numbers, strict=True)
         means = {f"loss_by_time/{stage}_{name}": total / number for name, total, number in quarters if number}
         for logger in self.trainer.loggers:
-            logger.log_metrics(means, self.trainer.global_step)
+            logger.log_metrics(means, step)
 
 
 def by_quarters(losses: Tensor, t: Tensor) -> Tensor:
@@ -144,19 +148,16 @@ def build(net: nn.Module, cfg: DictConfig, **base: Any) -> DiTTask:
     mixed = mixup.get("mixup_alpha") or mixup.get("cutmix_alpha")
     require(not mixed, "data.mixup: a DiT wants one class an image; set mixup_alpha=0 and cutmix_alpha=0")
     objective = dit_objectives.build(**plain(cfg)["objective"])
+    fits = cfg.model.outputs == objective.outputs
+    require(fits, f"model.outputs={cfg.model.outputs}: objective={cfg.objective.name} wants {objective.outputs}")
     shown = import_module(f"..data.{cfg.data.module}_pixels", __package__)
     pixels, section = shown.pixels(plain(cfg.data)), plain(cfg.task)["quality"]
     seen = section["n"] == 0 or shown.shows_pixels(plain(cfg.data))
     require(seen, f"task.quality.n={section['n']}: these data are not decoded to images; set data.vae, or take n=0")
     shape = cfg.data.in_chans, cfg.data.img_size, cfg.data.img_size
-    for key in ("quality", "samples"):
-        check_steps(objective, f"task.{key}.steps", cfg.task[key].steps)
-    sampler = section["sampler"]
-    known = sampler in ("", *objective.samplers)
-    require(known, f"task.quality.sampler={sampler}: choose {' or '.join(objective.samplers)}")
-    taught = cfg.task.label_dropout > 0 or section["guidance"] == 1 or not section["n"]
-    untaught = "wants a net that has seen images without their class, by task.label_dropout above 0"
-    require(taught, f"task.quality.guidance={section['guidance']}: it {untaught}")
+    how = {key: section[key] for key in ("steps", "sampler", "guidance", "interval")}
+    check_sampling(objective, cfg.task.label_dropout, **how, prefix="task.quality.")
+    check_steps(objective, "task.samples.steps", cfg.task.samples.steps)
     quality = Quality(pixels, shape, **section, cache=_cache(cfg, shown.identity))
     monitors = ["val/loss", *([f"val/{quality.name}"] if quality.n and quality.validate else [])]
     monitor, mode = cfg.task.monitor, cfg.task.monitor_mode
@@ -175,5 +176,7 @@ def _cache(cfg: DictConfig, identity: Callable[[Mapping[str, Any]], str]) -> Pat
     aside = ("augment", "batch_size", "download", "hflip", "mixup", "pin_memory", "total_batch_size", "workers")
     settings = {key: value for key, value in plain(cfg.data).items() if key not in aside}
     quality = plain(cfg.task)["quality"]
-    text = json.dumps([settings, identity(settings), quality["features"], quality["weights"]], sort_keys=True)
+    weights = Path(quality["weights"]).expanduser()
+    written = stamp(weights) if weights.is_file() else None
+    text = json.dumps([settings, identity(settings), quality["features"], quality["weights"], written], sort_keys=True)
     return Path(cfg.runs) / ".statistics" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.pt"

@@ -16,8 +16,8 @@ from ..config import plain, recompose
 from ..errors import UsageError, require
 from ..files import write_png
 from ..models import dit_objectives
-from ..models.dit_objectives import Objective, check_steps
-from ..models.dit_sampling import generate
+from ..models.dit_objectives import Objective
+from ..models.dit_sampling import check_sampling, generate
 from ..nets import find_device, set_precision, trained_net
 from ..pictures import WIDEST, columns, levels, tiled
 from ..seeding import mix
@@ -64,18 +64,12 @@ def sample(
     for key, value in {"n": n, "batch_size": batch_size}.items():
         require(value >= 1, f"{key}={value}: expected a whole number from 1 on")
     require(n <= SHOWN or files, f"n={n}: a grid shows {SHOWN}; files=true writes more of them, each to its own file")
-    require(guidance >= 0, f"guidance={guidance}: expected 0 or more")
     limits = _interval(interval)
     cfg = recompose(config, [], anew=(), free=())
     net_classes = cfg.model.num_classes
     chosen = _classes(classes, net_classes)
-    knows = guidance == 1 or cfg.task.label_dropout > 0
-    untaught = "this net was trained with task.label_dropout=0, so that it has seen no image without its class"
-    require(knows, f"guidance={guidance}: {untaught}; take guidance=1")
     objective = dit_objectives.build(**plain(cfg)["objective"])
-    check_steps(objective, "steps", steps)
-    sampler = sampler or objective.samplers[0]
-    require(sampler in objective.samplers, f"sampler={sampler}: choose {' or '.join(objective.samplers)}")
+    check_sampling(objective, cfg.task.label_dropout, steps, sampler, guidance, limits)
     pixels = _pixels(plain(cfg.data), vae)
     net = trained_net(cfg, checkpoint).to(find_device(device))
     autocast = set_precision(net, cfg.trainer.precision)
@@ -83,12 +77,13 @@ def sample(
     labels = [chosen[number % len(chosen)] for number in range(n)]
     seeds = [mix(seed, number) for number in range(n)]
     shape = cfg.model.in_chans, cfg.model.img_size, cfg.model.img_size
-    how: dict[str, Any] = {"guidance": guidance, "interval": limits, "batch_size": batch_size, "autocast": autocast}
+    how: dict[str, Any] = {"sampler": sampler or objective.samplers[0], "guidance": guidance, "interval": limits}
+    how |= {"batch_size": batch_size, "autocast": autocast}
     shown: list[Tensor] = []
     begun = time.perf_counter()
     with _new_file(out, checkpoint, files) as path:
         number = 0
-        batches = generate(net, objective, labels, seeds, shape, net_classes, steps, sampler, **how)
+        batches = generate(net, objective, labels, seeds, shape, net_classes, steps, **how)
         for batch in _watched(batches, net, objective, n, batch_size):
             images = levels(pixels(batch))
             shown += images[: max(0, SHOWN - number)]
@@ -130,9 +125,8 @@ def _classes(text: str, number: int) -> list[int]:
 def _interval(text: str) -> tuple[float, float]:
     try:
         low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        low, high = 0.0, 0.0
-    require(0 <= low < high <= 1, f"interval={text}: expected two rising numbers from 0 to 1, as in interval=0.2,0.8")
+    except ValueError as error:
+        raise UsageError(f"interval={text}: expected two rising numbers from 0 to 1, as in interval=0.2,0.8") from error
     return low, high
 
 
