@@ -39,7 +39,7 @@ def results_of(folder: Path) -> dict[str, Any]:
 def test_every_norm_as_every_way_and_every_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     benchmark.main([*QUICK, f"out={tmp_path}", "rivals=torch"])
     results = results_of(tmp_path / "norms-1")
-    ways = {(norm, how) for norm in norms.FORMULAS for how in ("formula", "compiled", "ours")}
+    ways = {(norm, how) for norm in norms.FORMULAS for how in ("formula", "compiled", "ours", "ours compiled")}
     ways |= {("ln", "torch"), ("rmsnorm", "torch"), ("", "copy")}
     wanted = {(*shape, step, *way) for shape in ((4, 8), (2, 16)) for step in PASSES for way in ways}
     rows = results["rows"]
@@ -54,7 +54,7 @@ def test_every_norm_as_every_way_and_every_pass(tmp_path: Path, capsys: pytest.C
     assert "4x8 fp32" in shown
     assert "skipped: none: it gives back its input" in shown
     table = (tmp_path / "norms-1" / "table.txt").read_text(encoding="utf-8")
-    assert len(re.findall(r"(?m)^dyt +(formula|compiled|ours) ", table)) == 6
+    assert len(re.findall(r"(?m)^dyt +(formula|compiled|ours|ours compiled)  ", table)) == 8
     few = ["norm=dyt", "pass=forward", "rivals=none", "compile=false", "dtype=bf16"]
     benchmark.main([*QUICK, f"out={tmp_path}", *few])
     results = results_of(tmp_path / "norms-2")
@@ -120,7 +120,7 @@ def test_what_fails_is_skipped_but_ours(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(torch, "compile", broken)
     benchmark.main([*QUICK[1:], "shapes=4x8", f"out={tmp_path}", "norm=dyt", "pass=forward", "rivals=none"])
     results = results_of(tmp_path / "norms-1")
-    assert results["skipped"] == {"dyt compiled at 4x8": "no compiler here"}
+    assert results["skipped"] == dict.fromkeys(("dyt compiled at 4x8", "dyt ours compiled at 4x8"), "no compiler here")
     assert [row["how"] for row in results["rows"]] == ["formula", "ours", "copy"]
     monkeypatch.setattr(norms, "make_norm", broken)
     plan = norms.Plan(["dyt"], [(4, 8)], ["forward"], torch.float32, torch.device("cpu"))

@@ -49,7 +49,7 @@ def test_steps_of_every_norm(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize("model", groups()["model"])
 def test_every_preset_has_its_sizes(model: str) -> None:
     """Those that data would find, and are 0 where there are none."""
-    (cfg,) = configs([f"model={model}"], ["ln"], CPU).values()
+    (cfg,) = configs([f"model={model}"], ["ln"], CPU)[0].values()
     assert model.startswith(cfg.task.name)
     sizes = ("img_size", "in_chans", "num_classes", "vocab_size", "context")
     assert all(cfg.model[key] > 0 for key in sizes if key in cfg.model)
@@ -70,7 +70,7 @@ def test_compiled_and_eager_are_one_net(tiny: Tiny, monkeypatch: pytest.MonkeyPa
 
     compile_ = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda module: compile_(module, backend=count))
-    (cfg,) = configs([*tiny.argv, "data.batch_size=2", "model.depth=1"], ["dyt"], CPU).values()
+    (cfg,) = configs([*tiny.argv, "data.batch_size=2", "model.depth=1"], ["dyt"], CPU)[0].values()
     runner = Runner(cfg, CPU)
     before = [parameter.clone() for parameter in runner.task.net.parameters()]
     runner.compile()
@@ -86,13 +86,38 @@ def test_compiled_and_eager_are_one_net(tiny: Tiny, monkeypatch: pytest.MonkeyPa
     assert all(torch.equal(*pair) for pair in zip(before, runner.task.net.parameters(), strict=True))
 
 
+def test_keys_that_some_norms_lack_are_theirs_alone() -> None:
+    found, notes = configs(["norm.kernel=plain", "optim.lr=1e-3"], ["ln", "dyt"], CPU)
+    assert (found["dyt"].norm.kernel, "kernel" in found["ln"].norm) == ("plain", False)
+    assert {cfg.optim.lr for cfg in found.values()} == {1e-3}
+    assert notes == ["norm.kernel: norm=ln has no such key, and is run without it"]
+    with pytest.raises(UsageError, match=r"norm\.colour: there is no such key"):
+        configs(["norm.colour=red"], ["ln", "dyt"], CPU)
+
+
+def test_a_net_that_would_be_eager_in_part_is_skipped(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps of training and of inference compile one each, and may not here."""
+    compile_ = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compile_(module, backend="eager"))
+    monkeypatch.setattr(models, "VARIANTS", 0)
+    monkeypatch.setattr(models, "compile_parts", lambda parts: [part.compile() for part in parts])
+    found, _ = configs([*tiny.argv, "data.batch_size=2", "model.depth=1"], ["dyt"], CPU)
+    results = models.Results()
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(recompile_limit=1):
+        models.measure(found, CPU, True, 0.001, results, lambda share: None)
+    assert list(results.skipped) == ["dyt compiled"]
+    assert {place.how for place in results.times} == {"eager"}
+    assert not torch._dynamo.config.fail_on_recompile_limit_hit
+
+
 def test_a_net_that_memory_does_not_hold_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> Runner:
         raise torch.OutOfMemoryError("out of memory\nby far")
 
     monkeypatch.setattr(models, "Runner", full)
     results, shares = models.Results(), list[float]()
-    models.measure(configs([], ["ln", "dyt"], CPU), CPU, True, 0.001, results, shares.append)
+    models.measure(configs([], ["ln", "dyt"], CPU)[0], CPU, True, 0.001, results, shares.append)
     assert results.skipped == {"ln": "out of memory", "dyt": "out of memory"}
     assert (results.times, sum(shares)) == ({}, 2 * 2 * 2)
 
@@ -113,7 +138,7 @@ def test_rates_and_ratios() -> None:
 
 
 def test_a_family_without_batches() -> None:
-    (cfg,) = configs([], ["ln"], CPU).values()
+    (cfg,) = configs([], ["ln"], CPU)[0].values()
     cfg.task.name = "sculpture"
     with pytest.raises(UsageError, match=r"task=sculpture: benchmark.py wants tasks/sculpture_example\.py"):
         models._example(cfg)

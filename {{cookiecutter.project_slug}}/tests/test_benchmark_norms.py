@@ -1,10 +1,12 @@
 """Norms by themselves: what is called, counted and put into tables."""
 
+import dataclasses
 from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
 from torch import nn
+from torch._dynamo import OptimizedModule
 
 from {{cookiecutter.package_name}}.benchmarks import memory, norms, rivals
 from {{cookiecutter.package_name}}.benchmarks.norms import Place
@@ -46,11 +48,14 @@ def test_formulas_are_the_norms(norm: str) -> None:
 
 def test_kernels_are_compared_with_the_plain_path_where_there_are_some() -> None:
     cpu, gpu = (norms.Plan([], [], [], torch.float32, torch.device(name)) for name in ("cpu", "cuda"))
-    assert gpu.ways("dyt") == ["formula", "compiled", "ours", "plain"]
-    assert gpu.ways("ln") == ["formula", "compiled", "ours"]
-    assert cpu.ways("dyt") == ["formula", "compiled", "ours"]
-    kernels = [norms.entry("derf", how, 8, torch.float32, cpu.device).call for how in ("ours", "plain")]
-    assert [getattr(norm, "kernel", "") for norm in kernels] == ["auto", "plain"]
+    assert gpu.ways("dyt") == ["formula", "compiled", "ours", "ours compiled", "plain", "triton compiled"]
+    assert gpu.ways("ln") == ["formula", "compiled", "ours", "ours compiled"]
+    assert cpu.ways("dyt") == ["formula", "compiled", "ours", "ours compiled"]
+    assert dataclasses.replace(gpu, compiles=False).ways("derf") == ["formula", "ours", "plain"]
+    ways = ("ours", "ours compiled", "plain", "triton compiled")
+    kernels = [norms.entry("derf", how, 8, torch.float32, cpu.device).call for how in ways]
+    assert [getattr(norm, "kernel", "") for norm in kernels] == ["auto", "auto", "plain", "triton"]
+    assert [isinstance(norm, OptimizedModule) for norm in kernels] == [False, True, False, True]
 
 
 def test_what_is_saved_for_backward() -> None:

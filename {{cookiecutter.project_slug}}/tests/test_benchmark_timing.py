@@ -77,7 +77,11 @@ def test_a_gpu_waits_no_longer_for_having_waited_and_its_writes_are_not_answered
     monkeypatch.setattr(torch.cuda, "_sleep", cycles.append)
     monkeypatch.setattr(timing, "cache_bytes", lambda device: 8)
     times = Times(3, launching=[0.001, 9.0])
-    timing.CudaClock(torch.device("cpu"))(Case(call, lambda: 3, 3), times)
+    clock = timing.CudaClock(torch.device("cpu"))
+    assert clock.waste.nbytes == 2 * 8
+    written = clock.waste._version
+    clock(Case(call, lambda: 3, 3), times)
+    assert clock.waste._version == written, "or the cache is full of what has to be written back"
     assert cycles == [3_000_000], "of the millisecond: a full queue of launches made the 9 s"
     assert times.seconds == [0.01], "all three outputs were there at the end"
     assert len(times.launching) == 3

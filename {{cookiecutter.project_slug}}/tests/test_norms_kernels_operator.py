@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.aot_autograd import make_boxed_func
 
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.norms import dyt, kernels, make_norm
@@ -66,6 +68,20 @@ def test_compiles_and_exports_as_one_operator(name):
         op.pointwise._opoverload
     ]
     assert torch.equal(program.module()(x), norm(x))
+
+
+@each_function
+def test_compiled_backward_is_the_other_operator(name):
+    graphs: list[list[Any]] = []
+
+    def keep(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        graphs.append([node.target for node in graph.graph.nodes if "pointwise" in str(node.target)])
+        return make_boxed_func(graph.forward)
+
+    norm = make_norm(name, 12, device=DEVICE, kernel="triton")
+    compiled = torch.compile(norm, fullgraph=True, backend=aot_autograd(fw_compiler=keep, bw_compiler=keep))
+    compiled(arguments(name)["x"]).sum().backward()
+    assert graphs == [[op.pointwise._opoverload], [op.pointwise_backward._opoverload]]
 
 
 @each_function
@@ -134,3 +150,7 @@ def test_what_it_refuses():
     with pytest.raises(UsageError, match="its kernels take float32, bfloat16 and float16, not float64"):
         dyt(x, torch.ones(1), kernel="triton")
     assert kernels.obstacle(x.float()) is None
+    long = torch.ones(1, 2**20 + 1, device=DEVICE)
+    with pytest.raises(UsageError, match="its kernels take rows of at most 1048576 numbers, not of 1048577"):
+        dyt(long, torch.ones(1), kernel="triton")
+    assert kernels.obstacle(long[:, 1:]) is None

@@ -9,7 +9,8 @@ this task wants different under that option, and so with every group: in the ord
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,37 @@ def family_of(model: str) -> str | None:
     """The family that an option of `model=` is named after."""
     families = [family for family in groups()["task"] if f"{model}_".startswith(f"{family}_")]
     return max(families, key=len, default=None)
+
+
+def fit_keys(chosen: Sequence[Mapping[str, str]]) -> tuple[list[dict[str, str]], list[str]]:
+    """Each of `chosen`, texts by key, without what its options lack and those of another one have; and notes of that.
+
+    So `norm=dyt,ln norm.alpha0=1` can be several command lines. A key that none of them has stays, to be refused.
+    """
+
+    @cache
+    def has(picks: tuple[tuple[str, str], ...], key: str) -> bool:
+        return has_key(composed(picks), SHORT.get(key, key))
+
+    @cache
+    def composed(picks: tuple[tuple[str, str], ...]) -> DictConfig:
+        return compose(to_argv(dict(picks)))
+
+    picks = [tuple((key, text) for key, text in one.items() if key in groups()) for one in chosen]
+    keys = dict.fromkeys(key for one in chosen for key in one if key not in groups())
+    known = [key for key in keys if any(has(one, key) for one in picks)]
+    kept, notes = [], set[str]()
+    for one, picked in zip(chosen, picks, strict=True):
+        missing = [key for key in known if key in one and not has(picked, key)]
+        kept.append({key: text for key, text in one.items() if key not in missing})
+        for key in missing:
+            group = key.partition(".")[0]
+            notes.add(f"{key}: {group}={one.get(group)} has no such key, and is run without it")
+    return kept, sorted(notes)
+
+
+def to_argv(texts: Mapping[str, str]) -> list[str]:
+    return [f"{key}={text}" for key, text in texts.items()]
 
 
 def value_of(key: str, argv: list[str]) -> str | None:

@@ -14,6 +14,11 @@ def require(holds: bool, message: str) -> None:
         raise UsageError(message)
 
 
+def first_line(error: Exception) -> str:
+    """Of what `error` says, or its type where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def did_you_mean(word: str, words: Sequence[str]) -> str:
     """` (did you mean X?)` with the closest of `words`, as a whole or else by what follows the last dot; or nothing."""
     close = difflib.get_close_matches(word, words, n=1)

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from ..build import build_task
-from ..config import compose, family_of, parse
+from ..config import compose, family_of, fit_keys, parse, to_argv
 from ..errors import UsageError
 from ..nets import set_precision
 from ..tasks.base import compile_parts, update_average
@@ -28,6 +28,7 @@ from .timing import Case, take_turns, wall_clock
 
 STEPS = ("training", "inference")
 FEWER_ON_CPU = 8  # times
+VARIANTS = 4  # of a block to compile, at most: for training, with its saved tensors noted, for inference, and one more
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,10 @@ class Results(report.Results[Place]):
     units_per_sample: int = 1
 
 
-def configs(argv: Sequence[str], norms: Sequence[str], device: torch.device) -> dict[str, DictConfig]:
-    """The config of each norm. Where no data are named, a model other than the task's own gets sizes that suit it.
+def configs(argv: Sequence[str], norms: Sequence[str], device: torch.device) -> tuple[dict[str, DictConfig], list[str]]:
+    """The config of each norm, and a note for each key that some norms have and others are measured without.
+
+    Where no data are named, a model other than the task's own gets sizes that suit it.
 
     Raises:
         UsageError: as config.compose.
@@ -62,13 +65,16 @@ def configs(argv: Sequence[str], norms: Sequence[str], device: torch.device) -> 
     first = [f"trainer={'gpu' if gpu else 'cpu'}"]
     if "experiment" not in picks and (family := family_of(picks.get("model", ""))):
         first.append(f"task={family}")
-    cfg = compose([*first, *argv])
+    typed = [dict(argument.split("=", 1) for argument in [*first, *argv, f"norm={norm}"]) for norm in norms]
+    fitting, notes = fit_keys(typed)
+    cfg = compose(to_argv(fitting[0]))
     own = compose([f"task={cfg.task.name}"]).defaults.model
     if cfg.defaults.model != own and not {"data", "experiment"} & set(picks):
         example = _example(cfg)
         samples = example.SAMPLES if gpu else max(1, example.SAMPLES // FEWER_ON_CPU)
-        first += [*example.SIZES, f"data.batch_size={samples}"]
-    return {norm: compose([*first, *argv, f"norm={norm}"]) for norm in norms}
+        sizes = dict(size.split("=", 1) for size in (*example.SIZES, f"data.batch_size={samples}"))
+        fitting = [{**sizes, **one} for one in fitting]
+    return {norm: compose(to_argv(one)) for norm, one in zip(norms, fitting, strict=True)}, notes
 
 
 def samples_of(cfg: DictConfig) -> int:
@@ -108,7 +114,11 @@ class Runner:
         return saved_bytes(partial(self._run, self._loss, how), self.task.net.parameters())
 
     def compile(self) -> None:
-        compile_parts(self.task.compiled_parts(self.task.net))
+        parts = self.task.compiled_parts(self.task.net)
+        limits = torch._dynamo.config  # of a block's code, which all nets share
+        limits.recompile_limit += VARIANTS * len(parts)
+        limits.accumulated_recompile_limit += VARIANTS * len(parts)
+        compile_parts(parts)
 
     def _run(self, what: Callable[[], object], how: str, _: object = None) -> object:
         with torch.compiler.set_stance("force_eager" if how == "eager" else "default"), self.autocast():
@@ -147,6 +157,21 @@ def measure(
     Args:
         advance: told how many numbers are done.
     """
+    limits = torch._dynamo.config
+    kept = {key: getattr(limits, key) for key in ("recompile_limit", "accumulated_recompile_limit")}
+    # A net that is eager in part is none of the compiled ones: to give up is to fail.
+    with limits.patch({**kept, "fail_on_recompile_limit_hit": True}):
+        _measure(configs, device, compiles, seconds, results, advance)
+
+
+def _measure(
+    configs: dict[str, DictConfig],
+    device: torch.device,
+    compiles: bool,
+    seconds: float,
+    results: Results,
+    advance: Callable[[float], object],
+) -> None:
     runners: dict[tuple[str, str], Runner] = {}
     for norm, cfg in configs.items():
         before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0

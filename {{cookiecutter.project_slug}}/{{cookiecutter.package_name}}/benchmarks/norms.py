@@ -25,7 +25,9 @@ from .timing import Case, Clock, cache_bytes, take_turns
 
 MOST_BUFFERS = 64
 MOST_CALLS = 16  # in a repetition: a GPU queues 1,024 launches, and a formula makes tens of them
-AT_ONCE = {"cpu": 2**25, "cuda": 2**28}  # bytes of x that a repetition goes through
+# Bytes of x that a repetition goes through: on a GPU some 0.3 ms, beside which the start of a repetition is little.
+AT_ONCE = {"cpu": 2**25, "cuda": 2**30}
+KERNELS = {"plain": "plain", "triton compiled": "triton"}  # ways that ask for one, where ours takes what suits
 COPIED = 2  # tensors of x's size, that copying x reads and writes
 TENSORS = {"forward": 2, "backward": 3, "both": 5}  # that a norm has to read or write
 
@@ -84,9 +86,10 @@ class Plan:
 
     def ways(self, norm: str) -> list[str]:
         """In which `norm` can be computed."""
-        own = [*(["formula"] if norm in FORMULAS else []), *(["compiled"] if self.compiles else []), "ours"]
+        own = [*(["formula", "compiled"] if norm in FORMULAS else []), "ours", "ours compiled"]
         if self.device.type == "cuda" and "kernel" in options_of(norm):
-            own.append("plain")
+            own += KERNELS
+        own = [how for how in own if self.compiles or not how.endswith("compiled")]
         return own + [rival for rival in self.rivals if norm in RIVALS[rival].norms]
 
     def __len__(self) -> int:
@@ -119,14 +122,15 @@ def entry(norm: str, how: str, dim: int, dtype: torch.dtype, device: torch.devic
     if how in RIVALS:
         module = RIVALS[how].norms[norm](dim).to(device=device, dtype=dtype)
         return Entry(norm, how, module, list(module.parameters()))
-    options: dict[str, Any] = {"kernel": "plain"} if how == "plain" else {}
+    options: dict[str, Any] = {"kernel": KERNELS[how]} if how in KERNELS else {}
     ours = make_norm(norm, dim, device=device, dtype=dtype, **options)
     call: Callable[[Tensor], Tensor] = ours
     parameters: dict[str, Tensor] = dict(ours.named_parameters())
     if norm in FORMULAS and how in ("formula", "compiled"):
         parameters = {name.rpartition(".")[2]: one.detach().to(dtype) for name, one in parameters.items()}
         call = partial(FORMULAS[norm], **{name: one.requires_grad_() for name, one in parameters.items()})
-    return Entry(norm, how, torch.compile(call, dynamic=False) if how == "compiled" else call, [*parameters.values()])
+    call = torch.compile(call, dynamic=False) if how.endswith("compiled") else call
+    return Entry(norm, how, call, [*parameters.values()])
 
 
 class Buffers:

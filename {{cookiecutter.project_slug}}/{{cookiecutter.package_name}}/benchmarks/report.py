@@ -15,12 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ..cpus import cpu_count
+from ..errors import first_line
 from ..files import write_json, write_text
 from ..summary import git_state, versions
 from .rivals import RIVALS
 from .timing import Key, Times
 
-NARROWEST = 120  # characters, of what is no terminal
+NARROWEST = 140  # characters, of what is no terminal
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Results(Generic[Key]):
 
     def skip(self, what: str, error: Exception) -> None:
         """For the first line of `error`."""
-        self.skipped[what] = str(error).strip().partition("\n")[0] or type(error).__name__
+        self.skipped[what] = first_line(error)
 
 
 def conditions(device: torch.device) -> dict[str, Any]:

@@ -126,12 +126,13 @@ def _models(choices: Choices, names: list[str], device: torch.device, machine: M
     from . import models  # lightning takes seconds to import, which a mistyped key should not cost
 
     options, results = choices.options, models.Results()
-    configs = models.configs(choices.config, names, device)
+    configs, dropped = models.configs(choices.config, names, device)
     cfg = next(iter(configs.values()))
     samples, model, precision = models.samples_of(cfg), cfg.defaults.model, cfg.trainer.precision
     title = f"{model}, {samples} samples a step, {precision}"
     hows = 2 if options["compile"] else 1
     saved = "saved: kept for backward by a training step, beside the parameters"
+    saved += "; peak: held at most, with weights and optimiser" if device.type == "cuda" else ""
     return Study(
         stem=model,
         total=len(configs) * hows * len(models.STEPS),
@@ -142,7 +143,7 @@ def _models(choices: Choices, names: list[str], device: torch.device, machine: M
         rows=lambda: tables.model_rows(results, samples),
         tables=lambda rows: [tables.model_table(rows, title)],
         plot=lambda rows, path: plots.plot_models(rows, f"{title}, on {_name(machine)}", path),
-        notes=[TIME, saved + ("; peak: held at most, with weights and optimiser" if device.type == "cuda" else "")],
+        notes=[*dropped, TIME, saved],
         skipped=results.skipped,
     )
 

@@ -77,18 +77,19 @@ def wall_clock(case: Case, times: Times) -> None:
 class CudaClock:
     """By CUDA's events, as Triton's do_bench: how long the device is busy, however slowly the host launches.
 
-    The cache is overwritten before, and the device waits until the host is well ahead of it. What the calls return is
-    kept until then: memory that is freed and used again at once would be written to the cache alone.
+    The cache is filled with something else before, by reading: what is written would have to leave it during the calls.
+    The device waits until the host is well ahead of it. What the calls return is kept until then: memory that is freed
+    and used again at once would be written to the cache alone.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.waste = torch.empty(2 * cache_bytes(device), dtype=torch.uint8, device=device)
+        self.waste = torch.zeros(cache_bytes(device) // 2, device=device)  # twice the cache in fp32
         self.start, self.end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
 
     def __call__(self, case: Case, times: Times) -> None:
         inputs = [case.prepare() for _ in range(case.calls)]
         torch.cuda.synchronize()
-        self.waste.zero_()
+        self.waste.sum()
         # Of the shortest time: a longer one may hold a wait for this very sleep, and each would make the next longer.
         torch.cuda._sleep(int(3e9 * min(times.launching, default=0.0)))  # cycles: at most 2e9 are a second
         self.start.record()

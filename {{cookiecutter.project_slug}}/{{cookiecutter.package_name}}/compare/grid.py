@@ -5,16 +5,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise, product
 from statistics import stdev
 from typing import Any
 
-from omegaconf import DictConfig
-
-from ..config import compose, groups, parse, plain
+from ..config import compose, fit_keys, groups, parse, plain, to_argv
 from ..errors import UsageError, require
-from ..values import has_key, without
+from ..values import without
 
 OURS = ("name", "runs", "resume")  # keys by which a comparison places its runs
 # Where things lie and who loads them: they change no number, so a run goes on under others.
@@ -94,19 +91,15 @@ def combine(argv: Sequence[str]) -> Grid:
     swept = {key: several for key, several in values.items() if len(several) > 1}
     keys = sorted(values, key=lambda key: key != "seed")  # the seed slowest
     chosen = [dict(zip(keys, one, strict=True)) for one in product(*(values[key] for key in keys))]
-    known = {key for one in chosen for key in one if _knows(one, key)}
+    fitting, notes = fit_keys(chosen)
     combinations: dict[str, Combination] = {}
-    dropped: dict[tuple[str, str], None] = {}
-    for one in chosen:
-        missing = [key for key in known if key in one and not _knows(one, key)]
-        kept = {key: one[key] for key in typed if key not in missing}
+    for one in fitting:
+        kept = {key: one[key] for key in typed if key in one}
         combination = _combination(kept, [key for key in swept if key in kept])
         same = combinations.setdefault(combination.digest, combination)
         if same.cell != combination.cell:
             cells = " and ".join(" ".join(f"{key}={text}" for key, text in each.cell) for each in (same, combination))
             raise UsageError(f"{cells} are one and the same run; give values that change something")
-        dropped |= {(key, f"{key.partition('.')[0]}={one.get(key.partition('.')[0])}"): None for key in missing}
-    notes = [f"{key}: {option} has no such key, and is run without it" for key, option in sorted(dropped)]
     return Grid(swept, list(combinations.values()), notes)
 
 
@@ -149,7 +142,7 @@ def _variation(values: Sequence[float]) -> float:
 
 
 def _combination(kept: Mapping[str, str], swept: Sequence[str]) -> Combination:
-    argv = [f"{key}={text}" for key, text in kept.items()]
+    argv = to_argv(kept)
     cfg = plain(compose(argv))
     identity = without(cfg, ("defaults", *OURS, *FREE))
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
@@ -158,17 +151,6 @@ def _combination(kept: Mapping[str, str], swept: Sequence[str]) -> Combination:
     name = "-".join(re.sub(r"[^\w.]+", "_", word).strip("_.")[:40] for word in words)
     cell = tuple((key, kept[key]) for key in swept if key != "seed")
     return Combination(cell, cfg["seed"], argv, cfg, f"{name[:100]}-{digest}")
-
-
-def _knows(one: Mapping[str, str], key: str) -> bool:
-    """Whether the options that `one` picks have this key, or group."""
-    known = groups()
-    return key in known or has_key(_picked(tuple(f"{name}={one[name]}" for name in one if name in known)), key)
-
-
-@cache
-def _picked(argv: tuple[str, ...]) -> DictConfig:
-    return compose(list(argv))
 
 
 def _is_number(text: str) -> bool:

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
 from . import kernels, plain
 from .checks import known_kernel
 
@@ -59,8 +58,8 @@ def _pointwise(
 def _takes_triton(kernel: str, x: Tensor) -> bool:
     if kernel == "auto":  # the cheapest questions come first: this is asked at every call
         return x.is_cuda and not torch.compiler.is_compiling() and kernels.obstacle(x) is None
-    if kernel == "triton" and (why := kernels.obstacle(x)):
-        raise UsageError(f"norm.kernel=triton: {why}; choose auto or plain")
+    if kernel == "triton":
+        kernels.check(x)
     return kernel == "triton"
 
 

@@ -19,7 +19,7 @@ def pointwise(
     x: Tensor, alpha: Tensor, shift: Tensor | None, weight: Tensor | None, bias: Tensor | None, curve: str
 ) -> Tensor:
     """weight * curve(alpha * x + shift) + bias, curve being tanh or erf; shapes as in `norms.dyt`."""
-    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+    if under_torch_func():
         f = getattr(torch, curve)(_inner(x, alpha, shift))  # torch.func knows each operator's derivatives
         y = f if weight is None else f * weight
         return (y if bias is None else y + bias).to(x.dtype)
@@ -55,6 +55,16 @@ def gradients(
     dshift = None if shift is None else _sum_like(shift, du)
     dalpha = _sum_like(alpha, du * x)
     return (du * alpha).to(x.dtype), dalpha, dshift, dweight, dbias
+
+
+def under_torch_func() -> bool:
+    """Whether torch.func, eager, transforms what is called."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def has_storage(tensor: Tensor) -> bool:
+    """vmap's tensors have none of their own."""
+    return torch._C._has_storage(tensor)
 
 
 class _Pointwise(torch.autograd.Function):
@@ -107,9 +117,9 @@ def _chunked(x: Tensor, *others: Tensor | None) -> bool:
     if torch.compiler.is_compiling() or torch.is_grad_enabled() or x.numel() < SMALL:
         return False
     return all(
-        t is None or (t.device.type == "cpu" and type(t) in (Tensor, nn.Parameter) and torch._C._has_storage(t))
+        t is None or (t.device.type == "cpu" and type(t) in (Tensor, nn.Parameter) and has_storage(t))
         for t in (x, *others)
-    )  # vmap's tensors have no storage of their own
+    )
 
 
 def _forward_in_chunks(

@@ -3,6 +3,6 @@
 Triton is imported when the operator first runs.
 """
 
-from .op import fused, obstacle
+from .op import check, fused, obstacle
 
-__all__ = ["fused", "obstacle"]
+__all__ = ["check", "fused", "obstacle"]

@@ -1,20 +1,23 @@
 """The fused kernels as an operator of torch, which torch.compile, torch.export and meta tensors see as one node."""
 
-import functools
 import importlib.util
 import os
+import warnings
 from collections.abc import Sequence
+from functools import cache
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ...errors import UsageError, first_line
 from .. import plain
 
 # Triton reads the variable when it is imported: a process either compiles its kernels or runs them on the CPU.
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 INSTALLED = importlib.util.find_spec("triton") is not None
+LONGEST = 2**20  # numbers in a row: in far longer ones the 32 bits of an offset in a tile would overflow
 _NAME = f"{__name__.partition('.')[0]}::pointwise"
 
 
@@ -26,23 +29,45 @@ def obstacle(x: Tensor) -> str | None:
         return f"its kernels take float32, bfloat16 and float16, not {str(x.dtype).removeprefix('torch.')}"
     if not (x.is_cuda or x.is_meta or INTERPRETED):
         return f"its kernels take tensors of an NVIDIA GPU, not of {x.device.type}"
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():  # which cannot ask the device; the operator does
         return None
-    if torch._C._are_functorch_transforms_active():
+    if x.shape[-1] > LONGEST:
+        return f"its kernels take rows of at most {LONGEST} numbers, not of {x.shape[-1]}"
+    if plain.under_torch_func():
         return "torch.func cannot transform its kernels"
     if type(x) not in (Tensor, nn.Parameter):
         return f"its kernels take plain tensors, not a {type(x).__name__}"
-    return _lack(x.device.index) if x.is_cuda else None
+    return _lack(x.device) if x.is_cuda else None
 
 
-@functools.cache
-def _lack(device: int) -> str | None:
-    if torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0):
-        return None
-    return f"its kernels are for NVIDIA GPUs from Ampere on, not for {torch.cuda.get_device_name(device)}"
+def check(x: Tensor) -> None:
+    """
+    Raises:
+        UsageError: the kernels cannot take x.
+    """
+    if why := obstacle(x):
+        raise UsageError(f"norm.kernel=triton: {why}; choose auto or plain")
 
 
-@functools.cache
+@cache
+def _lack(device: torch.device) -> str | None:
+    """Why this GPU cannot run the kernels. They are tried on one number: Triton wants a C compiler, a cache and more.
+
+    Where only that fails, it warns, for the sake of those who leave the choice to `auto`: their GPU could do better.
+    """
+    if torch.version.hip is not None or torch.cuda.get_device_capability(device) < (8, 0):
+        return f"its kernels are for NVIDIA GPUs from Ampere on, not for {torch.cuda.get_device_name(device)}"
+    one = torch.ones(1, device=device)
+    try:
+        _kernels().forward(one, one, None, None, None, "tanh")
+    except Exception as error:
+        why = f"its kernels do not compile here: {first_line(error)}"
+        warnings.warn(f"norm.kernel=auto takes the formula, not Triton: {why}", stacklevel=2)
+        return why
+    return None
+
+
+@cache
 def _kernels() -> ModuleType:
     from . import triton_pointwise
 
@@ -62,7 +87,8 @@ def fused(
 def pointwise(
     x: Tensor, alpha: Tensor, shift: Tensor | None, weight: Tensor | None, bias: Tensor | None, curve: str
 ) -> Tensor:
-    """As `fused`."""
+    """weight * curve(alpha * x + shift) + bias, of x's shape and dtype."""
+    check(x)
     return _kernels().forward(x, alpha, shift, weight, bias, curve)
 
 
@@ -88,19 +114,36 @@ def _(x: Tensor, *_: Any) -> Tensor:
 
 
 @pointwise_backward.register_fake
-def _(dy: Tensor, *inputs: Any) -> list[Tensor]:
-    *tensors, _, needed = inputs
-    return [gradient for gradient in _like(*tensors, needed=needed) if gradient is not None]
+def _(
+    dy: Tensor,
+    x: Tensor,
+    alpha: Tensor,
+    shift: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    curve: str,
+    needed: Sequence[bool],
+) -> list[Tensor]:
+    return [gradient for gradient in _like((x, alpha, shift, weight, bias), needed) if gradient is not None]
 
 
-def _gradients(dy: Tensor, *inputs: Any) -> list[Tensor | None]:
-    *tensors, curve, needed = inputs
-    gradients = _like(*tensors, needed=needed)
-    _kernels().backward(dy, *tensors[:-1], gradients, curve)
+def _gradients(
+    dy: Tensor,
+    x: Tensor,
+    alpha: Tensor,
+    shift: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    curve: str,
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """Of x, alpha, shift, weight and bias, None where not needed."""
+    gradients = _like((x, alpha, shift, weight, bias), needed)
+    _kernels().backward(dy, x, alpha, shift, weight, gradients, curve)
     return gradients
 
 
-def _like(*tensors: Tensor | None, needed: Sequence[bool]) -> list[Tensor | None]:
+def _like(tensors: Sequence[Tensor | None], needed: Sequence[bool]) -> list[Tensor | None]:
     return [
         torch.empty_like(tensor, memory_format=torch.contiguous_format) if wanted and tensor is not None else None
         for tensor, wanted in zip(tensors, needed, strict=True)
@@ -108,18 +151,18 @@ def _like(*tensors: Tensor | None, needed: Sequence[bool]) -> list[Tensor | None
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.curve = inputs
-    ctx.save_for_backward(*tensors)
+    x, alpha, shift, weight, bias, ctx.curve = inputs
+    ctx.save_for_backward(x, alpha, shift, weight, bias)
 
 
 def _backward(ctx: Any, dy: Tensor, direct: bool = False) -> tuple[Tensor | None, ...]:
     x, alpha, shift, weight, bias = tensors = ctx.saved_tensors
-    batched = direct and not torch._C._has_storage(dy)  # by `is_grads_batched`
+    batched = direct and not plain.has_storage(dy)  # by `is_grads_batched`
     if torch.is_grad_enabled() or batched:  # torch has to see operators, to differentiate or to map them
         return *plain.gradients(dy, x, alpha, shift, weight, bias, ctx.curve), None
     needed = [tensor is not None and need for tensor, need in zip(tensors, ctx.needs_input_grad, strict=False)]
     if direct:
-        return *_gradients(dy, *tensors, ctx.curve, needed), None
+        return *_gradients(dy, x, alpha, shift, weight, bias, ctx.curve, needed), None
     computed = iter(pointwise_backward(dy, x, alpha, shift, weight, bias, ctx.curve, needed))
     return *(next(computed) if wanted else None for wanted in needed), None
 
@@ -132,9 +175,11 @@ class _Eager(torch.autograd.Function):
     computes on a small x."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        _setup_context(ctx, inputs, inputs[0])
-        y: Tensor = _kernels().forward(*inputs)
+    def forward(
+        ctx: Any, x: Tensor, alpha: Tensor, shift: Tensor | None, weight: Tensor | None, bias: Tensor | None, curve: str
+    ) -> Tensor:
+        _setup_context(ctx, (x, alpha, shift, weight, bias, curve), x)
+        y: Tensor = _kernels().forward(x, alpha, shift, weight, bias, curve)
         return y
 
     @staticmethod

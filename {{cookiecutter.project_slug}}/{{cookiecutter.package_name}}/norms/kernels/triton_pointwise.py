@@ -8,6 +8,7 @@ in, so that the compiler knows which masks are always true and how rows are alig
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,15 +17,19 @@ import triton.language as tl
 from torch import Tensor
 
 from .curves import curve, curve_and_slope, slope_scale
+from .triton_reduce import OPTIONS, reduce, row_of_sums
 
-OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}  # Triton 3.10 no longer fuses a * b + c by itself
 # Backward's programs have to run all at once: those that wait for a place would run late and nearly alone. So many, by
 # bytes an element, share the 65536 registers of a multiprocessor; more would spill.
 PROGRAMS = {2: 5, 4: 4}
 BACKWARD_OPTIONS = {size: OPTIONS | {"maxnreg": 65536 // (n * 128) // 8 * 8} for size, n in PROGRAMS.items()}
+WIDEST = 256  # columns of a tile
+TILE_BYTES = 8192  # of a tile of forward: enough to keep loads in flight
+SMALL = 2**20  # elements of x up to which such tiles would be fewer than a large GPU has multiprocessors
+TILE = 1024  # elements of a tile then, and of backward, which holds two of them and their sums
 
 
-@triton.jit(do_not_specialize=["M"])
+@triton.jit(do_not_specialize=["M"], do_not_specialize_on_alignment=["alpha_ptr", "shift_ptr"])
 def _forward(
     x_ptr,
     alpha_ptr,
@@ -56,7 +61,7 @@ def _forward(
     tl.store(y_ptr + row * N + tile, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["M"])
+@triton.jit(do_not_specialize=["M"], do_not_specialize_on_alignment=["alpha_ptr", "shift_ptr"])
 def _backward(
     dy_ptr,
     x_ptr,
@@ -93,7 +98,7 @@ def _backward(
     # What is the same in all rows of a column waits until the rows are added up.
     scale = slope_scale(ERF)
     if weight_ptr is not None:
-        scale *= tl.load(weight_ptr + columns, mask=columns < N).to(tl.float32)[None, :]
+        scale *= tl.load(weight_ptr + columns, mask=columns < N, other=0).to(tl.float32)[None, :]
     alpha_sum = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     shift_sum = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     weight_sum = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
@@ -122,7 +127,8 @@ def _backward(
             weight_sum = weight_sum + dy0 * f0 + dy1 * f1
         if BIAS:
             bias_sum = bias_sum + dy0 + dy1
-    sums_ptr += group * (2 * N + 2 * across)
+    if sums_ptr is not None:
+        sums_ptr += group * (2 * N + 2 * across)
     if WEIGHT:
         tl.store(sums_ptr + columns, tl.sum(weight_sum, 0), mask=columns < N)
     if BIAS:
@@ -131,50 +137,6 @@ def _backward(
         tl.store(sums_ptr + 2 * N + part, tl.sum(tl.sum(alpha_sum * scale, 0), 0))
     if SHIFT:
         tl.store(sums_ptr + 2 * N + across + part, tl.sum(tl.sum(shift_sum * scale, 0), 0))
-
-
-@triton.jit
-def _column_sums(sums_ptr, groups, width, columns, mask, BLOCK: tl.constexpr):
-    total = tl.zeros((BLOCK, columns.shape[0]), tl.float32)
-    for group in range(0, groups, BLOCK):
-        rows = group + tl.arange(0, BLOCK)
-        wanted = (rows < groups)[:, None] & mask[None, :]
-        total += tl.load(sums_ptr + rows[:, None] * width + columns[None, :], mask=wanted, other=0)
-    return tl.sum(total, 0)
-
-
-@triton.jit(do_not_specialize=["groups"])
-def _reduce(
-    sums_ptr,
-    dalpha_ptr,
-    dshift_ptr,
-    dweight_ptr,
-    dbias_ptr,
-    groups,
-    N: tl.constexpr,
-    ACROSS: tl.constexpr,
-    ACROSS_UP: tl.constexpr,
-    BLOCK: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """Adds up the rows of what `_backward` left: program 0 alpha and shift, the others COLUMNS of weight and bias."""
-    width: tl.constexpr = 2 * N + 2 * ACROSS
-    if tl.program_id(0) == 0:
-        parts = tl.arange(0, ACROSS_UP)
-        if dalpha_ptr is not None:
-            sums = _column_sums(sums_ptr + 2 * N, groups, width, parts, parts < ACROSS, BLOCK)
-            tl.store(dalpha_ptr, tl.sum(sums, 0).to(dalpha_ptr.dtype.element_ty))
-        if dshift_ptr is not None:
-            sums = _column_sums(sums_ptr + 2 * N + ACROSS, groups, width, parts, parts < ACROSS, BLOCK)
-            tl.store(dshift_ptr, tl.sum(sums, 0).to(dshift_ptr.dtype.element_ty))
-    else:
-        columns = (tl.program_id(0) - 1) * COLUMNS + tl.arange(0, COLUMNS)
-        if dweight_ptr is not None:
-            sums = _column_sums(sums_ptr, groups, width, columns, columns < N, BLOCK)
-            tl.store(dweight_ptr + columns, sums.to(dweight_ptr.dtype.element_ty), mask=columns < N)
-        if dbias_ptr is not None:
-            sums = _column_sums(sums_ptr + N, groups, width, columns, columns < N, BLOCK)
-            tl.store(dbias_ptr + columns, sums.to(dbias_ptr.dtype.element_ty), mask=columns < N)
 
 
 def forward(
@@ -186,12 +148,11 @@ def forward(
     if x.numel() == 0:
         return y
     rows, width = _shape(x, weight is None and bias is None)
-    # Enough to keep loads in flight, unless fewer programs than a large GPU has multiprocessors would be left.
-    tile = 8192 // x.element_size() if x.numel() > 2**20 else 1024
-    block_m, block_n = _blocks(width, tile)
+    block_m, block_n = blocks(width, TILE_BYTES // x.element_size() if x.numel() > SMALL else TILE)
     grid = (triton.cdiv(rows, block_m) * triton.cdiv(width, block_n),)
+    constants = {"N": width, "ERF": curve == "erf", "BLOCK_M": block_m, "BLOCK_N": block_n}
     with _on(x):
-        _forward[grid](x, alpha, shift, weight, bias, y, rows, width, curve == "erf", block_m, block_n, **OPTIONS)
+        _forward[grid](x, alpha, shift, weight, bias, y, rows, **constants, **OPTIONS)
     return y
 
 
@@ -214,56 +175,51 @@ def backward(
     dy, x = dy.contiguous(), x.contiguous()
     weight = None if weight is None else weight.contiguous()
     rows, width = _shape(x, weight is None and dbias is None)
-    block_m, block_n = _blocks(width, 1024)
+    block_m, block_n = blocks(width, TILE)
     across = triton.cdiv(width, block_n)
-    groups = min(triton.cdiv(rows, 2 * block_m), max(1, _programs(x) // across))
-    sums = torch.empty(groups, 2 * width + 2 * across, dtype=torch.float32, device=x.device)
-    wanted = [output is not None for output in outputs[1:]]
+    groups = even(triton.cdiv(rows, 2 * block_m), _programs(x.device, x.element_size()) // across)
+    wanted = {"ALPHA": dalpha, "SHIFT": dshift, "WEIGHT": dweight, "BIAS": dbias}
+    constants = {"N": width, "ERF": curve == "erf", "BLOCK_M": block_m, "BLOCK_N": block_n}
+    constants |= {name: output is not None for name, output in wanted.items()}
+    sums = None
+    if any(output is not None for output in wanted.values()):
+        sums = torch.empty(groups, row_of_sums(width, across), dtype=torch.float32, device=x.device)
+    options = BACKWARD_OPTIONS[x.element_size()]
     with _on(x):
-        _backward[(groups * across,)](
-            dy,
-            x,
-            alpha,
-            shift,
-            weight,
-            dx,
-            sums,
-            rows,
-            width,
-            curve == "erf",
-            *wanted,
-            block_m,
-            block_n,
-            **BACKWARD_OPTIONS[x.element_size()],
-        )
-        if any(wanted):
-            columns = 16
-            vectors = triton.cdiv(width, columns) if dweight is not None or dbias is not None else 0
-            block = min(256, triton.next_power_of_2(groups))
-            across_up = triton.next_power_of_2(across)
-            _reduce[(1 + vectors,)](
-                sums, dalpha, dshift, dweight, dbias, groups, width, across, across_up, block, columns, **OPTIONS
-            )
+        _backward[(groups * across,)](dy, x, alpha, shift, weight, dx, sums, rows, **constants, **options)
+        if sums is not None:
+            reduce(sums, width, across, dalpha, dshift, dweight, dbias)
 
 
 def _shape(x: Tensor, anywhere: bool) -> tuple[int, int]:
     """Rows and columns to see x as: its own, or where no vector tells its columns apart what tiles fit best."""
-    width = 256 if anywhere and x.numel() % 256 == 0 else x.shape[-1]
+    width = WIDEST if anywhere and x.numel() % WIDEST == 0 else x.shape[-1]
     return x.numel() // width, width
 
 
-def _blocks(width: int, elements: int) -> tuple[int, int]:
-    """A tile of `elements` elements, its columns the power of 2 up to 256 that leaves the fewest of them empty."""
-    widest = min(256, triton.next_power_of_2(width))
-    block_n = min((widest, 128, 64), key=lambda n: (triton.cdiv(width, n) * n, -n)) if width > 64 else widest
-    return max(1, elements // block_n), block_n
+def blocks(width: int, elements: int) -> tuple[int, int]:
+    """Rows and columns of a tile of `elements`: of columns a power of 2 that leaves few of them empty, to a sixteenth.
+
+    Among equals the widest. Narrow tiles want loads of several elements: of an odd width they would spill registers.
+    """
+    widest = min(WIDEST, triton.next_power_of_2(width))
+    narrower = [n for n in ((128, 64, 32) if width % 4 == 0 else (128,)) if n < widest]
+    columns = min([widest, *narrower], key=lambda n: (triton.cdiv(width, n) * n * 16 // width, -n))
+    return max(1, elements // columns), columns
 
 
-def _programs(x: Tensor) -> int:
-    """How many of backward's programs run at once."""
-    if not x.is_cuda:
-        return 4
-    return PROGRAMS[x.element_size()] * torch.cuda.get_device_properties(x.device).multi_processor_count
+def even(tiles: int, at_most: int) -> int:
+    """How many groups share the tiles evenly, in as few rounds as `at_most` of them would take."""
+    rounds = triton.cdiv(tiles, max(1, at_most))
+    return triton.cdiv(tiles, rounds)
+
+
+@cache
+def _programs(device: torch.device, itemsize: int) -> int:
+    """How many of backward's programs run at once, x having elements of `itemsize` bytes."""
+    if device.type != "cuda":
+        return 4  # the interpreter runs one after the other: enough that small shapes have several groups and rounds
+    return PROGRAMS[itemsize] * torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def _on(x: Tensor) -> AbstractContextManager[Any]:
