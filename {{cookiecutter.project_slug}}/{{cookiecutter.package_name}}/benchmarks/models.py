@@ -5,8 +5,8 @@ gradients, AdamW, and the moving average where the recipe has one. Its learning 
 every step does the same work. Eager and compiled are one net, so memory holds that of each norm once.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -157,21 +157,31 @@ def measure(
     Args:
         advance: told how many numbers are done.
     """
+    with _no_giving_up():
+        runners = _runners(configs, device, compiles, results, advance)
+        for step in STEPS:
+            calls = 10 if device.type == "cuda" else 1  # the host may then run ahead, as it does in training
+            cases = {Place(step, norm, how): one.case(step, how, calls) for (norm, how), one in runners.items()}
+            take_turns(cases, wall_clock, seconds, results.times, advance)
+
+
+@contextmanager
+def _no_giving_up() -> Iterator[None]:
+    """A net that is eager in part is none of the compiled ones: for torch to give up is to fail."""
     limits = torch._dynamo.config
     kept = {key: getattr(limits, key) for key in ("recompile_limit", "accumulated_recompile_limit")}
-    # A net that is eager in part is none of the compiled ones: to give up is to fail.
     with limits.patch({**kept, "fail_on_recompile_limit_hit": True}):
-        _measure(configs, device, compiles, seconds, results, advance)
+        yield
 
 
-def _measure(
+def _runners(
     configs: dict[str, DictConfig],
     device: torch.device,
     compiles: bool,
-    seconds: float,
     results: Results,
     advance: Callable[[float], object],
-) -> None:
+) -> dict[tuple[str, str], Runner]:
+    """Those that work, by norm and how."""
     runners: dict[tuple[str, str], Runner] = {}
     for norm, cfg in configs.items():
         before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
@@ -188,10 +198,7 @@ def _measure(
                 runners[norm, how] = runner
             else:
                 advance(len(STEPS))
-    for step in STEPS:
-        calls = 10 if device.type == "cuda" else 1  # the host may then run ahead, as it does in training
-        cases = {Place(step, norm, how): one.case(step, how, calls) for (norm, how), one in runners.items()}
-        take_turns(cases, wall_clock, seconds, results.times, advance)
+    return runners
 
 
 def _works(runner: Runner, norm: str, how: str, device: torch.device, before: int, results: Results) -> bool:
