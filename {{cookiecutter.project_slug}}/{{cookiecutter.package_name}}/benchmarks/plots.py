@@ -35,7 +35,7 @@ def plot_norms(rows: Sequence[Row], title: str, path: Path) -> None:
     for shape in dict.fromkeys(map(shape_of, rows)):
         heads[len(lines)] = f"{shape[0]:,} x {shape[1]:,}"
         lines += [None, *((shape, norm) for norm in dict.fromkeys(r["norm"] for r in rows if shape_of(r) == shape))]
-    figure = Figure(figsize=(2.2 + 3.4 * len(steps), 1.9 + 0.27 * len(lines)), dpi=150, layout="constrained")
+    figure = Figure(figsize=(2.2 + 3.4 * len(steps), 1.9 + 0.34 * len(lines)), dpi=150, layout="constrained")
     panels = figure.subplots(1, len(steps), sharey=True, sharex=True, squeeze=False)[0]
     widest = max(100.0, *(row["percent_of_copy"] for row in rows))
     for panel, step in zip(panels, steps, strict=True):
@@ -53,10 +53,9 @@ def plot_norms(rows: Sequence[Row], title: str, path: Path) -> None:
                 ours = row["how"] == "ours"
                 colour = COLOURS.get(row["how"], "#000000")
                 panel.scatter(row["percent_of_copy"], y, s=52 if ours else 30, color=colour, zorder=3 if ours else 2)
-            if numbers := [row for row in here if row["how"] == "ours"]:
-                furthest = max(row["percent_of_copy"] for row in here)
-                label = f"{numbers[0]['percent_of_copy']:.0f}"
-                panel.text(furthest + 0.025 * widest, y, label, color=COLOURS["ours"], fontsize=9, va="center")
+                if ours:
+                    x, label = row["percent_of_copy"], f"{row['percent_of_copy']:.0f}"
+                    panel.text(x, y - 0.22, label, color=colour, fontsize=8, ha="center", va="bottom")
     panels[0].set_yticks([y for y, line in enumerate(lines) if line], [line[1] for line in lines if line])
     panels[0].set_ylim(len(lines) - 0.4, -0.6)
     _finish(figure, title, list(dict.fromkeys(row["how"] for row in rows)), path)
