@@ -25,8 +25,9 @@ def build_net(cfg: DictConfig, device: torch.device | str | None = None) -> nn.M
     options = {key: value for key, value in plain(cfg.norm).items() if key not in ("name", "normalizes")}
     torch.manual_seed(cfg.seed)
     family = import_module(f".models.{cfg.task.name}", __package__)
-    net: nn.Module = family.build(partial(make_norm, cfg.norm.name, **options), device=device, **plain(cfg.model))
-    twice = plain(cfg.model).get("checkpointing", False) and has_batch_norm(net)
+    model = plain(cfg.model)
+    net: nn.Module = family.build(partial(make_norm, cfg.norm.name, **options), device=device, **model)
+    twice = model.get("checkpointing", False) and has_batch_norm(net)
     require(not twice, "model.checkpointing=true: norm=bn would count every batch twice; take another norm, or false")
     return net
 

@@ -28,7 +28,7 @@ from .timing import Case, take_turns, wall_clock
 
 STEPS = ("training", "inference")
 FEWER_ON_CPU = 8  # times
-VARIANTS = 4  # of a block to compile, at most: for training, with its saved tensors noted, for inference, and one more
+VARIANTS = 4  # of a block to compile: for training, with its saved tensors noted, for inference, and one to spare
 
 
 @dataclass(frozen=True)

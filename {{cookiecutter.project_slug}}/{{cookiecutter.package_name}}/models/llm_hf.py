@@ -7,7 +7,6 @@ what llm_hf_modeling.py adds to that; the file travels with the weights, and is 
 import json
 from collections.abc import Mapping
 from functools import partial
-from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +114,7 @@ def load_hf(folder: Path) -> Llama:
         config = json.loads((folder / "config.json").read_bytes())
         _check_config(folder, config)
         net = _net(config)
-    except (AttributeError, KeyError, TypeError, JSONDecodeError, UnicodeDecodeError) as error:
+    except (AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UsageError(f"{folder}: its config.json is none of a LLaMA: {error!r}") from error
     try:
         weights = {name: one for file in files for name, one in load_file(file).items()}

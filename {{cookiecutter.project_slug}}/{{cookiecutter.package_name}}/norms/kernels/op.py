@@ -41,10 +41,7 @@ def obstacle(x: Tensor) -> str | None:
 
 
 def check(x: Tensor) -> None:
-    """
-    Raises:
-        UsageError: the kernels cannot take x.
-    """
+    """Raises UsageError if the kernels cannot take x."""
     if why := obstacle(x):
         raise UsageError(f"norm.kernel=triton: {why}; choose auto or plain")
 
