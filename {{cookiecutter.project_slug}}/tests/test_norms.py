@@ -163,6 +163,7 @@ def test_none_is_the_identity():
         ("dyt", {"alpha0_by_site": {"mlp": 1.0}}, "norm.alpha0_by_site=mlp: expected one of attn, ffn, final"),
         ("dyt", {"alpha0_by_site": {"ffn": 0}}, "norm.alpha0_by_site.ffn=0: expected a number above 0"),
         ("dyt", {"alpha0_by_site": 0.5}, "norm.alpha0_by_site=0.5: expected a number for each of attn, ffn, final"),
+        ("dyt", {"weight0": 0}, "norm.weight0=0: expected a number above 0"),
         ("derf", {"shift0": "x"}, "norm.shift0=x: expected a number"),
         ("ln", {"eps": 0}, "norm.eps=0: expected a number above 0"),
         ("rmsnorm", {"eps": "small"}, "norm.eps=small: expected a number"),

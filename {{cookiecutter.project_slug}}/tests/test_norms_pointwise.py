@@ -110,6 +110,18 @@ def test_alpha_starts_by_site(name):
     assert starts == pytest.approx({None: 0.8, "attn": 0.8, "ffn": 0.2, "final": 0.8})
 
 
+@dyt_and_derf
+def test_twice_the_weight_at_half_of_alpha_is_the_same_slope_and_saturates_later(name):
+    one, two = build(name, alpha0=0.8), build(name, alpha0=0.4, weight0=2.0)
+    flat, steep = torch.full((1, DIM), 1e-3), torch.full((1, DIM), 100.0)
+    torch.testing.assert_close(two(flat), one(flat), rtol=1e-5, atol=0)
+    torch.testing.assert_close(two(steep), 2 * one(steep))
+    nn.init.zeros_(two.weight)
+    two.reset_parameters()
+    assert (two.weight == 2).all()
+    assert build(name, weight0=2.0, affine=False).weight is None
+
+
 def saved_for_backward(norm: nn.Module, x: Tensor) -> tuple[int, int]:
     """How many saved tensors are of the size of x, and the bytes of all that are no parameters."""
     saved: list[Tensor] = []

@@ -24,6 +24,7 @@ class PointwiseNorm(nn.Module):
     steps of 0.004, and an update of 1e-4 would be lost. Their shape is (1,), since FSDP2 refuses ().
 
     Args:
+        weight0: where the weight starts, if there is one.
         scalars: where each starts, by name.
     """
 
@@ -39,10 +40,12 @@ class PointwiseNorm(nn.Module):
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        weight0: float = 1.0,
         **scalars: float,
     ) -> None:
         super().__init__()
         self.dim = dim
+        self.weight0 = positive("weight0", weight0)
         self.scalars = scalars
         for name in scalars:
             self.register_parameter(name, nn.Parameter(torch.empty(1, device=device, dtype=torch.float32)))
@@ -65,12 +68,13 @@ class PointwiseNorm(nn.Module):
         for name, start in self.scalars.items():
             nn.init.constant_(getattr(self, name), start)
         if self.weight is not None:
-            nn.init.ones_(self.weight)
+            nn.init.constant_(self.weight, self.weight0)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
     def extra_repr(self) -> str:
-        starts = "".join(f", {name}0={start:g}" for name, start in self.scalars.items())
+        scalars = {**self.scalars, **({} if self.weight is None else {"weight": self.weight0})}
+        starts = "".join(f", {name}0={start:g}" for name, start in scalars.items())
         return f"{self.dim}{starts}, affine={self.weight is not None}, bias={self.bias is not None}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -84,6 +88,7 @@ class DyT(PointwiseNorm):
     Args:
         alpha0: where alpha starts.
         alpha0_by_site: where it starts at a site of SITES instead; None there means alpha0.
+        weight0: where the weight starts. Twice it at half of alpha0 is the same slope at 0, with less saturation.
         kernel: as in `norms.dyt`.
     """
 
@@ -99,9 +104,11 @@ class DyT(PointwiseNorm):
         dtype: torch.dtype | None = None,
         alpha0: float = 0.5,
         alpha0_by_site: AlphaBySite | None = None,
+        weight0: float = 1.0,
         kernel: str = "auto",
     ) -> None:
-        super().__init__(dim, site, affine, bias, device, dtype, alpha=_alpha0_at(site, alpha0, alpha0_by_site))
+        alpha = _alpha0_at(site, alpha0, alpha0_by_site)
+        super().__init__(dim, site, affine, bias, device, dtype, weight0, alpha=alpha)
         self.kernel = known_kernel(kernel)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,6 +122,7 @@ class Derf(PointwiseNorm):
     Args:
         alpha0: where alpha starts.
         alpha0_by_site: where it starts at a site of SITES instead; None there means alpha0.
+        weight0: where the weight starts. Twice it at half of alpha0 is the same slope at 0, with less saturation.
         shift0: where the shift starts.
         kernel: as in `norms.dyt`.
     """
@@ -132,11 +140,12 @@ class Derf(PointwiseNorm):
         dtype: torch.dtype | None = None,
         alpha0: float = 0.5,
         alpha0_by_site: AlphaBySite | None = None,
+        weight0: float = 1.0,
         shift0: float = 0.0,
         kernel: str = "auto",
     ) -> None:
         alpha = _alpha0_at(site, alpha0, alpha0_by_site)
-        super().__init__(dim, site, affine, bias, device, dtype, alpha=alpha, shift=number("shift0", shift0))
+        super().__init__(dim, site, affine, bias, device, dtype, weight0, alpha=alpha, shift=number("shift0", shift0))
         self.kernel = known_kernel(kernel)
 
     def forward(self, x: Tensor) -> Tensor:
