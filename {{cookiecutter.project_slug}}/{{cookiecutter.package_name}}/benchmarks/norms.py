@@ -25,7 +25,7 @@ from .timing import Case, Clock, cache_bytes, take_turns
 
 MOST_BUFFERS = 64
 MOST_CALLS = 16  # in a repetition: a GPU queues 1,024 launches, and a formula makes tens of them
-# Bytes of x that a repetition goes through; on a GPU more of them, so that to start it weighs less.
+# Bytes of x that a repetition goes through; more on a GPU, so that starting it weighs less.
 AT_ONCE = {"cpu": 2**25, "cuda": 2**30}
 KERNELS = {"plain": "plain", "triton compiled": "triton"}  # ways that ask for one, where ours takes what suits
 COPIED = 2  # tensors of x's size, that copying x reads and writes
