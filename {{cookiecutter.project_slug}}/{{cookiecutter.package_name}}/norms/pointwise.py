@@ -73,8 +73,7 @@ class PointwiseNorm(nn.Module):
             nn.init.zeros_(self.bias)
 
     def extra_repr(self) -> str:
-        scalars = {**self.scalars, **({} if self.weight is None else {"weight": self.weight0})}
-        starts = "".join(f", {name}0={start:g}" for name, start in scalars.items())
+        starts = "".join(f", {name}0={start:g}" for name, start in {**self.scalars, "weight": self.weight0}.items())
         return f"{self.dim}{starts}, affine={self.weight is not None}, bias={self.bias is not None}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
