@@ -244,7 +244,7 @@ def test_history_survives_a_checkpoint() -> None:
     one, other = NormMonitor(), NormMonitor()
     one.layers, one.steps, one.alphas = ["norm"], [0, 50], [{"alpha/00_norm": 0.5}, {"alpha/00_norm": 0.6}]
     one.inverse_stds = [{"inverse_std/00_norm": 1.0}, {"inverse_std/00_norm": 1.1}]
-    one.warnings.of_readings({"saturated/00_norm": 0.95}, {})
+    one.warnings.of_readings(50, {"saturated/00_norm": 0.95}, {})
     other.load_state_dict(one.state_dict())
     assert other.state_dict() == one.state_dict()
     assert other.warnings.told == ["saturated"]

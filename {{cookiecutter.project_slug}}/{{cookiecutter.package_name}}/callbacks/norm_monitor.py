@@ -136,7 +136,7 @@ class NormMonitor(L.Callback):
         self.steps.append(trainer.global_step)
         self.alphas.append(alphas)
         self.inverse_stds.append(inverse)
-        self._tell(trainer, self.warnings.of_readings(values, self.alphas[0]))
+        self._tell(trainer, self.warnings.of_readings(trainer.global_step, values, self.alphas[0]))
 
     def _draw(self, trainer: L.Trainer, task: L.LightningModule, batch: Any) -> None:
         """All ranks run the net, since under FSDP none can alone; the first draws."""

@@ -28,17 +28,18 @@ class NormWarnings:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.told, self.still = list(state_dict["told"]), dict(state_dict["still"])
 
-    def of_readings(self, values: Mapping[str, float], first: Mapping[str, float]) -> list[str]:
-        """Lines on these readings by tag; `first` has every alpha where the run began, by tag."""
+    def of_readings(self, step: int, values: Mapping[str, float], first: Mapping[str, float]) -> list[str]:
+        """Lines on these readings by tag, after `step` steps; `first` has every alpha where the run began, by tag."""
         full = {layer: share for layer, share in _of("saturated", values).items() if share > FULL}
         begun, lines = _of("alpha", first), []
         now = {layer: alpha for layer, alpha in _of("alpha", values).items() if begun.get(layer)}
         fallen = {layer: alpha / begun[layer] for layer, alpha in now.items() if alpha / begun[layer] < FALLEN}
         if full and self._news("saturated"):
             worst = max(full, key=lambda layer: full[layer])
+            grown = "a smaller optim.lr or norm.alpha0, or a longer schedule.warmup_share"  # by what has been learned
             lines.append(
                 f"{worst} saturates on {full[worst]:.0%} of its inputs{_others(full)} and passes little gradient on; "
-                "try a smaller norm.alpha0 or another model.init"
+                f"try {grown if step else 'a smaller norm.alpha0 or another model.init'}"
             )
         if fallen and self._news("fallen"):
             worst = min(fallen, key=lambda layer: fallen[layer])
