@@ -1,5 +1,6 @@
 """Generation: the cache, what is drawn, batches, and texts beyond the context."""
 
+import itertools
 import re
 from typing import Any
 
@@ -49,6 +50,29 @@ def test_greedy_is_the_most_probable_token_each_time(norm: str) -> None:
         for _ in range(4):
             text.append(int(net(torch.tensor([text]))[0, -1].argmax()))
         assert got == text[len(prompt) :]
+
+
+def test_padding_of_the_vocabulary_is_not_drawn() -> None:
+    net = make()
+    own = net.head.weight.shape[0] - 3
+    with torch.no_grad():
+        net.head.weight[:own] *= 1e-3  # so that all of the rest are tempting
+    assert max(itertools.chain(*texts(net, PROMPTS, 30, seed=1))) >= own
+    assert max(itertools.chain(*texts(net, PROMPTS, 30, seed=1, vocab_size=own))) < own
+
+
+def test_the_cache_is_as_large_as_the_texts_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    rooms: list[int] = []
+
+    def cache(room: int) -> KVCache:
+        rooms.append(room)
+        return KVCache(room)
+
+    monkeypatch.setattr(llm_generate, "KVCache", cache)
+    texts(make(), PROMPTS, 2)
+    texts(make(), PROMPTS, 30)
+    assert rooms[0] == 8 + 2
+    assert set(rooms[1:]) == {12}, "the context"
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": 1.3, "top_k": 20, "top_p": 0.9}])

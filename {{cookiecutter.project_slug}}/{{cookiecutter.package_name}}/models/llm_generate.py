@@ -26,6 +26,7 @@ def generate(
     seed: int = 0,
     stop_at: int | None = None,
     first_row: int = 0,
+    vocab_size: int | None = None,
     autocast: torch.dtype | None = None,
 ) -> Iterator[list[int | None]]:
     """Continues B prompts, in eval mode and without gradients.
@@ -41,6 +42,7 @@ def generate(
         top_p: and of these among the fewest most probable ones whose probabilities sum up to it.
         stop_at: the token after which a text goes no further.
         first_row: the number of the first prompt, where these are part of more.
+        vocab_size: tokens from here on are padding of the net's vocabulary, and not drawn.
         autocast: the dtype to compute in, if that is not the weights'.
 
     Yields:
@@ -51,7 +53,8 @@ def generate(
     """
     _check(net.context, prompts, max_new_tokens, temperature, top_k, top_p)
     generators = [torch.Generator().manual_seed(mix(seed, first_row + row)) for row in range(len(prompts))]
-    return _generate(net, prompts, max_new_tokens, (temperature, top_k, top_p), generators, stop_at, autocast)
+    how = (temperature, top_k, top_p)
+    return _generate(net, prompts, max_new_tokens, how, generators, stop_at, vocab_size, autocast)
 
 
 @torch.no_grad()
@@ -62,6 +65,7 @@ def _generate(
     how: tuple[float, int, float],
     generators: list[torch.Generator],
     stop_at: int | None,
+    vocab_size: int | None,
     autocast: torch.dtype | None,
 ) -> Iterator[list[int | None]]:
     device = net.head.weight.device
@@ -71,14 +75,15 @@ def _generate(
         row[: len(prompt)] = torch.tensor(prompt)
     given = torch.tensor(lengths, device=device)
     left = [max_new_tokens] * len(prompts)  # tokens that each may still get
-    start, known, cache = 0, min(lengths), KVCache(net.context)  # the cache holds tokens from `start` on
+    room = min(net.context, max(lengths) + max_new_tokens)  # all that a row can be
+    start, known, cache = 0, min(lengths), KVCache(room)  # the cache holds tokens from `start` on
     with evaluating(net):
         while any(left):
             if known - start > net.context:
-                start, cache = known - max(1, net.context // 2), KVCache(net.context)
+                start, cache = known - max(1, net.context // 2), KVCache(room)
             for part in text[:, start + cache.length : known].split(PREFILL, dim=1):
                 with torch.autocast(device.type, autocast, enabled=autocast is not None):
-                    logits = net(part, cache=cache)[:, -1]  # (B, V)
+                    logits = net(part, cache=cache)[:, -1, :vocab_size]  # (B, V)
             if not logits.isfinite().all():
                 raise UsageError("the net's logits are not finite: its training has diverged")
             writes = [known >= length and more > 0 for length, more in zip(lengths, left, strict=True)]

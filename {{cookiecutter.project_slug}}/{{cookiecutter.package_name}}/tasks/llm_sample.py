@@ -50,7 +50,8 @@ def sample(
     place, codec = find_device(device), codec_of(config["data"])
     net = cast(Llama, trained_net(cfg, checkpoint).to(place))
     how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    how |= {"stop_at": codec.eot, "autocast": set_precision(net, cfg.trainer.precision)}
+    how |= {"stop_at": codec.eot, "vocab_size": codec.vocab_size}
+    how["autocast"] = set_precision(net, cfg.trainer.precision)
     texts = [text for text in _prompts(prompt, prompts) for _ in range(n)]
     starts = [codec.encode(text) or [codec.eot] for text in texts]
     batches = [
