@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 import export
 import prepare
-from {{cookiecutter.package_name}}.data.tokens_text import Bytes, codec_of
+from {{cookiecutter.package_name}}.data.tokens_text import Bytes, codec_of, train_tokenizer
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.models import llm_hf
 from {{cookiecutter.package_name}}.models.llm import Llama
@@ -130,9 +131,15 @@ def test_bytes_as_a_tokenizer(tmp_path: Path) -> None:
     assert len(tokenizer) == 257
 
 
-def test_the_tokenizer_of_prepared_data(tmp_path: Path) -> None:
-    (tmp_path / "text.txt").write_text("the cat sat on the mat, the café\n" * 9, encoding="utf-8")
-    made = [f"source={tmp_path / 'text.txt'}", f"out={tmp_path / 'data'}", "tokenizer=train", "vocab_size=280"]
+@pytest.mark.parametrize("template", ["$A", "</s> $A", "$A </s>"])
+def test_the_tokenizer_of_prepared_data(tmp_path: Path, template: str) -> None:
+    """Training adds no tokens to a text, and so the exported one does not, whatever its file would have it add."""
+    text = "the cat sat on the mat, the café\n" * 9
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    library = train_tokenizer([text], 280, "</s>")
+    library.post_processor = TemplateProcessing(single=template, special_tokens=[("</s>", library.token_to_id("</s>"))])
+    library.save(str(tmp_path / "tokenizer.json"))
+    made = [f"source={tmp_path / 'text.txt'}", f"out={tmp_path / 'data'}", f"tokenizer={tmp_path / 'tokenizer.json'}"]
     prepare.main([*made, "workers=1", "val_fraction=0.0", "test_fraction=0.0"])
     tiny = [one for one in SIZES if not one.startswith("data.")]
     data = ["data=tokens", f"data.root={tmp_path / 'data'}", "data.context=16", "data.vocab_size=280"]

@@ -51,7 +51,7 @@ class Bytes:
 
 
 class Tokenizer:
-    """A tokenizer.json, read for whole texts: it neither cuts nor pads them, whatever it was set to.
+    """A tokenizer.json, read for whole texts: it neither cuts nor pads them nor adds tokens, whatever it was set to.
 
     Args:
         eot: the token that ends a document, as text; "" finds one by the usual names.
@@ -75,6 +75,7 @@ class Tokenizer:
         self.eot, self.vocab_size = vocabulary[names[0]], max(vocabulary.values()) + 1
         self.library.no_truncation()
         self.library.no_padding()
+        self.library.post_processor = None  # what is exported adds none either
         self.library.encode_special_tokens = True  # a text that speaks of <|endoftext|> does not end there
 
     def encode(self, text: str) -> list[int]:
