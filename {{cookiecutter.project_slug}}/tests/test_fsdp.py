@@ -3,11 +3,13 @@
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
@@ -19,8 +21,8 @@ from {{cookiecutter.package_name}}.data import base
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.fit import evaluate
 from {{cookiecutter.package_name}}.nets import build_net
-from {{cookiecutter.package_name}}.parallel import shard
-from {{cookiecutter.package_name}}.runs import evaluable, last_checkpoint, load_checkpoint, saved_checkpoint
+from {{cookiecutter.package_name}}.parallel import ShardedStrategy, shard
+from {{cookiecutter.package_name}}.runs import evaluable, last_checkpoint, load_checkpoint, resume_files, saved_checkpoint
 
 from .conftest import FAMILIES, each_family
 from .runs import Start, Tiny, rows
@@ -129,6 +131,33 @@ def test_one_process_evaluates_and_goes_on(two_processes: Path, start: Start, tm
     last = last_checkpoint(run)
     assert last is not None
     assert {file.name for file in last.iterdir()} == {".metadata", "meta.pt", "__0_0.distcp"}
+
+
+def test_a_save_that_breaks_off_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it does, and twice in a row: the last whole one has its name, or the one it was put aside under."""
+    strategy, last = ShardedStrategy(1), tmp_path / "checkpoints" / "last.ckpt"
+
+    def write(self: object, checkpoint: dict[str, int], path: Path, options: object) -> None:
+        path.mkdir(parents=True)
+        (path / "step").write_text(str(checkpoint["step"]))
+
+    def saved(step: int, renames: int) -> list[str]:
+        """What a run would find after a save that was killed instead of a further rename."""
+        left, rename = iter(range(renames)), Path.rename
+        with monkeypatch.context() as killed:
+            killed.setattr(Path, "rename", lambda path, to: rename(path, to) if next(left, None) is not None else 1 / 0)
+            with suppress(ZeroDivisionError):
+                strategy.save_checkpoint({"step": step}, last)
+        return [(path / "step").read_text() for path in resume_files(tmp_path)]
+
+    monkeypatch.setattr(ModelParallelStrategy, "save_checkpoint", write)
+    monkeypatch.setattr(strategy, "broadcast", lambda path: path)
+    monkeypatch.setattr(strategy, "barrier", lambda: None)
+    assert saved(1, renames=2) == ["1"]
+    assert saved(2, renames=0) == ["1"]
+    assert saved(3, renames=1) == ["1"]
+    assert saved(4, renames=0) == ["1"]
+    assert saved(5, renames=2) == ["5"]
 
 
 @each_family

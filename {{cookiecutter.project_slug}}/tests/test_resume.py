@@ -247,6 +247,16 @@ def test_slurm_saves_last_and_that_is_where_it_goes_on(start: Start) -> None:
     assert last_checkpoint(run) == run / "hpc_ckpt_1.ckpt"
 
 
+def test_a_run_goes_on_from_what_a_sharded_save_had_put_aside(start: Start) -> None:
+    """That save was killed before it gave its own checkpoint the name."""
+    run, _ = start("trainer.max_epochs=1")
+    last = run / "checkpoints" / "last.ckpt"
+    last.rename(last.with_name("last.ckpt.old"))
+    _, values = start(cfg=resume(run, "trainer.max_epochs=2"))
+    assert values["epochs"] == 2
+    assert last_checkpoint(run) == last
+
+
 def test_runs_that_cannot_be_taken_up(start: Start, tmp_path: Path) -> None:
     run, _ = start("trainer.max_epochs=1", "name=only")
     with pytest.raises(UsageError, match=r"there is no run there.*; there is .*only"):

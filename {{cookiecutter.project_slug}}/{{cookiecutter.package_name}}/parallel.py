@@ -34,8 +34,8 @@ class ShardedStrategy(ModelParallelStrategy):
         super().save_checkpoint(checkpoint, new, storage_options)
         self.barrier()
         if self.is_global_zero:
-            _remove(old)
-            if path.exists():
+            if path.exists():  # else `old` is the last whole one, of a save that broke off between the two names
+                _remove(old)
                 path.rename(old)
             new.rename(path)
             _remove(old)

@@ -40,8 +40,10 @@ class Run:
 
 
 def resume_files(run_dir: Path) -> list[Path]:
-    """`last.ckpt` and what Lightning saves before SLURM stops a job, where they are."""
-    return [*run_dir.glob("checkpoints/last.ckpt"), *run_dir.glob("hpc_ckpt_*.ckpt")]
+    """`last.ckpt`, the one that a sharded save puts aside (`parallel.py`), and what Lightning saves before SLURM stops
+    a job, where they are."""
+    patterns = "checkpoints/last.ckpt", "checkpoints/last.ckpt.old", "hpc_ckpt_*.ckpt"
+    return [file for pattern in patterns for file in run_dir.glob(pattern)]
 
 
 def last_checkpoint(run_dir: Path) -> Path | None:
