@@ -14,6 +14,7 @@ from torch import nn
 
 from {{cookiecutter.package_name}}.data import base
 from {{cookiecutter.package_name}}.data.tokens import Tokens
+from {{cookiecutter.package_name}}.data.tokens_sources import relative_files
 from {{cookiecutter.package_name}}.errors import UsageError
 
 TEXT: dict[str, Any] = {
@@ -147,6 +148,17 @@ def test_bits_per_byte_of_a_uniform_guess(book, tmp_path):
     assert several.bytes_per_token["train"] == (1023 + 2 + 2) / (1023 + 2 + 2 + 3)
     assert math.isnan(several.bytes_per_token["val"])
     assert several.val_dataloader() == several.test_dataloader() == []
+
+
+def test_links_are_followed_and_no_folder_is_read_twice(tmp_path):
+    elsewhere, root = tmp_path / "elsewhere", tmp_path / "root"
+    for path in elsewhere / "deep" / "one.txt", root / "own" / "two.txt":
+        path.parent.mkdir(parents=True)
+        path.write_text(path.stem)
+    (root / "linked").symlink_to(elsewhere)
+    (root / "again").symlink_to(root / "own")
+    (elsewhere / "deep" / "up").symlink_to(elsewhere)
+    assert relative_files(root) == ["again/two.txt", "linked/deep/one.txt"]
 
 
 def test_a_folder_is_divided_by_file(tmp_path):

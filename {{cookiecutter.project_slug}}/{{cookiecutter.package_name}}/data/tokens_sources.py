@@ -104,11 +104,20 @@ def matching_files(root: Path, source: str, include: Sequence[str], key: str) ->
 
 
 def relative_files(root: Path, without: set[str] | None = None) -> list[str]:
-    """Files below `root` by their relative POSIX paths, sorted; no hidden ones, and no folders of these names."""
+    """Files below `root` by their relative POSIX paths, sorted; no hidden ones, and no folders of these names.
+
+    Links are followed; a folder that several lead to, or a link and its own place, is read once.
+    """
+    seen: set[str] = set()
 
     def walk() -> Iterator[str]:
-        for parent, folders, names in os.walk(root):
-            folders[:] = [name for name in folders if not name.startswith(".") and name not in (without or ())]
+        for parent, folders, names in os.walk(root, followlinks=True):
+            real = os.path.realpath(parent)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in (without or ()))
             for name in names:
                 if not name.startswith("."):
                     yield (Path(parent) / name).relative_to(root).as_posix()
