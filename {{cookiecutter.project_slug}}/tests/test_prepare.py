@@ -216,6 +216,14 @@ def test_values_that_cannot_be_are_refused_and_leave_nothing(lines, tmp_path, mo
     assert not (tmp_path / "out").exists()
 
 
+def test_two_processes_do_not_prepare_one_folder(lines, tmp_path):
+    out = tmp_path / "out"
+    with files.hold(out, "", ""), pytest.raises(UsageError, match=r"^out=.*another process prepares it; wait for its"):
+        make(lines, out)
+    make(lines, out)
+    assert not (out / files.LOCK).exists()
+
+
 def test_sources_without_text_and_folders_in_use_are_refused(lines, tmp_path):
     with pytest.raises(UsageError, match="holds other files; take an empty folder"):
         make(lines, tmp_path)

@@ -225,7 +225,7 @@ def test_places_that_are_no_place_for_latents(images, tmp_path, monkeypatch, vae
         images / "train" / "cat" / "000.png" / "out": "is in images=",
         images / "out": "is in images=.*, where it would be taken for a class",
         vae / "config.json": "is a file: expected a folder",
-        vae / "config.json" / "out": "cannot be written: Not a directory",
+        vae / "config.json" / "out": r"nothing can be written there \(Not a directory\)",
     }.items():
         with pytest.raises(UsageError, match=words):
             make(images, out, vae)

@@ -88,14 +88,14 @@ def prepare_latents(
     encoder.net.to(find_device(device))
     read_by = 0 if workers == 1 else workers or cpu_count()
     job = Job(encoder, splits, out, img_size, shard, batch_size, read_by)
-    prepared.begin(folder, out, {"settings": settings, "source": source})
-    try:
-        job.run()
-    except UsageError:
-        if not any(file.exists() for name in splits for file in job.files(name)):
-            prepared.abandon(folder, ["*.npy"])
-        raise
-    meta = _finish(job, classes, settings, source)
+    with prepared.begun(folder, out, {"settings": settings, "source": source}):
+        try:
+            job.run()
+        except UsageError:
+            if not any(file.exists() for name in splits for file in job.files(name)):
+                prepared.done(folder, ["*.npy"])
+            raise
+        meta = _finish(job, classes, settings, source)
     _report(out, meta)
     return meta
 
@@ -138,7 +138,7 @@ def _finish(job: "Job", classes: list[str], settings: dict[str, Any], source: st
         "source": source,
     }
     files.write_json(job.folder / META, meta)
-    prepared.remove(job.folder, ["*.tmp", prepared.PLAN])
+    prepared.done(job.folder)
     return json.loads(json.dumps(meta))
 
 

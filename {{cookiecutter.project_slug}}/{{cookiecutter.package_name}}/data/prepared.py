@@ -4,13 +4,14 @@ The plan says what was begun: what was interrupted goes on with it, and nothing 
 """
 
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from .. import files
 from ..errors import UsageError, require
+from ..files import LOCK
 
 META = "meta.json"
 PLAN = "plan.json"  # what was begun, until it is finished
@@ -54,35 +55,47 @@ def check_made_from(meta: dict[str, Any], out: str, settings: dict[str, Any], so
     require(same, f"out={out} was made before the source changed; delete the folder, or take another")
 
 
-def begin(folder: Path, out: str, plan: dict[str, Any]) -> None:
-    """Makes the folder with a plan in it, or checks that it was begun with the same one; `out` is as the user wrote it.
+@contextmanager
+def begun(folder: Path, out: str, plan: dict[str, Any]) -> Iterator[None]:
+    """Keeps a folder, new or begun with the same plan, from other processes; `out` is as the user wrote it.
+
+    Whoever is `done` with it leaves it without the plan; where nothing else is in it either, it goes.
 
     Raises:
-        UsageError: it was begun otherwise, holds something else, or cannot be written.
+        UsageError: it was begun otherwise, holds something else, another process has it, or it cannot be written.
     """
-    plan = json.loads(json.dumps(plan))
+    require(not folder.exists() or folder.is_dir(), f"out={out} is a file: expected a folder")
+    others = folder.exists() and not (folder / PLAN).exists() and any(file.name != LOCK for file in folder.iterdir())
+    require(not others, f"out={out} holds other files; take an empty folder or a new one")
+    lock = files.hold(folder, f"out={out}", "another process prepares it; wait for its end, or end it")
+    try:
+        with lock:
+            _plan(folder, out, json.loads(json.dumps(plan)))
+            yield
+    finally:
+        if not (folder / PLAN).exists():
+            (folder / LOCK).unlink(missing_ok=True)
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _plan(folder: Path, out: str, plan: dict[str, Any]) -> None:
     if (folder / PLAN).exists():
         same = json.loads((folder / PLAN).read_bytes()) == plan
         require(same, f"out={out} was begun with other settings, or the source has changed; delete it or take another")
         return
-    require(not folder.exists() or folder.is_dir(), f"out={out} is a file: expected a folder")
-    empty = not folder.exists() or not any(folder.iterdir())
-    require(empty, f"out={out} holds other files; take an empty folder or a new one")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         files.write_json(folder / PLAN, plan)
     except OSError as error:
         raise UsageError(f"out={out} cannot be written: {error.strerror}") from error
+
+
+def done(folder: Path, patterns: Sequence[str] = ()) -> None:
+    """Removes the plan, and the files of these patterns."""
+    remove(folder, [*patterns, "*.tmp", PLAN])
 
 
 def remove(folder: Path, patterns: Sequence[str]) -> None:
     for pattern in patterns:
         for file in folder.glob(pattern):
             file.unlink()
-
-
-def abandon(folder: Path, patterns: Sequence[str]) -> None:
-    """Removes what was begun, and the folder unless there are other things in it."""
-    remove(folder, [*patterns, "*.tmp", PLAN])
-    with suppress(OSError):
-        folder.rmdir()

@@ -91,18 +91,18 @@ def prepare(
     parts = opened.parts(shard_mb * 10**6)
     require(bool(parts), f"source={source} holds no text")
     job = Job(opened, folder, None if tokenizer == "bytes" else eot, fractions)
-    prepared.begin(folder, out, {"settings": settings, "source": opened.state()})
-    try:
-        if given is not None:
-            files.replace(folder / TOKENIZER, lambda path: shutil.copyfile(given, path))
-        elif tokenizer == "train" and not (folder / TOKENIZER).exists():
-            _train_tokenizer(job, parts, vocab_size, max(1, len(parts) * shard_mb // 1000))
-        _run(job, parts, workers or cpu_count())
-        meta = _finish(job, len(parts), settings, opened.state())
-    except UsageError:
-        if not any(folder.glob("part-*.json")):
-            prepared.abandon(folder, ["*.bin", TOKENIZER])
-        raise
+    with prepared.begun(folder, out, {"settings": settings, "source": opened.state()}):
+        try:
+            if given is not None:
+                files.replace(folder / TOKENIZER, lambda path: shutil.copyfile(given, path))
+            elif tokenizer == "train" and not (folder / TOKENIZER).exists():
+                _train_tokenizer(job, parts, vocab_size, max(1, len(parts) * shard_mb // 1000))
+            _run(job, parts, workers or cpu_count())
+            meta = _finish(job, len(parts), settings, opened.state())
+        except UsageError:
+            if not any(folder.glob("part-*.json")):
+                prepared.done(folder, ["*.bin", TOKENIZER])
+            raise
     _report(out, meta)
     return meta
 
@@ -149,7 +149,7 @@ def _finish(job: Job, parts: int, settings: dict[str, Any], source: Any) -> dict
         "source": source,
     }
     files.write_json(job.out / META, meta)
-    prepared.remove(job.out, ["part-*.json", "*.tmp", prepared.PLAN])
+    prepared.done(job.out, ["part-*.json"])
     return json.loads(json.dumps(meta))
 
 
