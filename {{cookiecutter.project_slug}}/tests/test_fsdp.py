@@ -22,7 +22,13 @@ from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.fit import evaluate
 from {{cookiecutter.package_name}}.nets import build_net
 from {{cookiecutter.package_name}}.parallel import ShardedStrategy, shard
-from {{cookiecutter.package_name}}.runs import evaluable, last_checkpoint, load_checkpoint, resume_files, saved_checkpoint
+from {{cookiecutter.package_name}}.runs import (
+    evaluable,
+    last_checkpoint,
+    load_checkpoint,
+    resume_files,
+    saved_checkpoint,
+)
 
 from .conftest import FAMILIES, each_family
 from .runs import Start, Tiny, rows
