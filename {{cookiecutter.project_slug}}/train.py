@@ -4,6 +4,7 @@ from pathlib import Path
 
 from {{cookiecutter.package_name}}.cli import run
 from {{cookiecutter.package_name}}.config import compose, recompose, value_of
+from {{cookiecutter.package_name}}.errors import require
 from {{cookiecutter.package_name}}.runs import RESUMABLE, saved_config
 from {{cookiecutter.package_name}}.show import print_help
 
@@ -14,7 +15,8 @@ def main(argv: list[str]) -> None:
     if {"-h", "--help"} & set(argv):
         print_help(USAGE, [argument for argument in argv if argument not in ("-h", "--help")])
         return
-    if resume := value_of("resume", argv):
+    if (resume := value_of("resume", argv)) is not None:
+        require(bool(resume), "resume=: name a run directory, as in resume=runs/<run>")
         cfg = recompose(saved_config(Path(resume)), argv, anew=("trainer", "logger"), free=RESUMABLE)
     else:
         cfg = compose(argv)

@@ -263,6 +263,11 @@ def test_runs_that_cannot_be_taken_up(start: Start, tmp_path: Path) -> None:
         saved_config(run.with_name("other"))
     with pytest.raises(UsageError, match=r"there is no checkpoint; there is .*only"):
         saved_checkpoint(run.with_name("other"))
+    last = run / "checkpoints" / "last.ckpt"
+    last.rename(last.with_name("gone"))
+    with pytest.raises(UsageError, match=r"no checkpoint to go on from; init=.*best\.ckpt starts a new one"):
+        saved_config(run)
+    last.with_name("gone").rename(last)
     foreign = tmp_path / "foreign.ckpt"
     torch.save({"state_dict": {}}, foreign)
     with pytest.raises(UsageError, match=r"foreign\.ckpt: no checkpoint that train\.py wrote"):

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from {{cookiecutter.package_name}}.config import compose, plain
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.errors import Diverged, UsageError
 from {{cookiecutter.package_name}}.runs import RUN_DIR, open_run
 
 LAUNCHERS = {
@@ -117,12 +117,21 @@ def test_a_run_that_fails_keeps_its_directory_from_the_first_checkpoint_on(saved
     assert caught.value.args[0].exists() == saved
 
 
+def test_a_run_that_diverges_keeps_its_curves(cfg: DictConfig) -> None:
+    with pytest.raises(Diverged), open_run(cfg) as run:
+        raise Diverged("the training has diverged")
+    assert run.path.is_dir()
+
+
 def test_a_name_that_is_taken(cfg: DictConfig) -> None:
     cfg.name = "mine"
-    with open_run(cfg):
+    with open_run(cfg) as run:
         pass
-    with pytest.raises(UsageError, match=r"resume=.*mine continues it"), open_run(cfg):
-        pass
+    with pytest.raises(UsageError, match=r"mine exists; it has no checkpoint: delete it, or choose another"):
+        open_run(cfg).__enter__()
+    save_checkpoint(run.path, cfg)
+    with pytest.raises(UsageError, match=r"mine exists; resume=.*mine continues it, or choose another"):
+        open_run(cfg).__enter__()
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(cfg: DictConfig) -> None:

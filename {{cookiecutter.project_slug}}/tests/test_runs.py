@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 
@@ -15,8 +16,9 @@ import evaluate
 import train
 from {{cookiecutter.package_name}} import fit
 from {{cookiecutter.package_name}}.build import build_net
+from {{cookiecutter.package_name}}.callbacks.divergence import Divergence
 from {{cookiecutter.package_name}}.config import compose, groups, plain, recompose
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.errors import Diverged, UsageError
 from {{cookiecutter.package_name}}.norms import names
 from {{cookiecutter.package_name}}.runs import RUN_DIR, saved_checkpoint
 from {{cookiecutter.package_name}}.tasks.base import Task
@@ -187,6 +189,34 @@ def test_refusals_leave_nothing_behind(
     assert "\n" not in str(caught.value)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     assert RUN_DIR not in os.environ, "a later run in this process would take it for its own"
+
+
+@each_family
+def test_a_training_that_diverges_is_ended(start: Start, tiny: Tiny, tmp_path: Path) -> None:
+    """Its curves stay, and the checkpoints from before."""
+    with pytest.raises(Diverged, match=r"^the training has diverged: at step 4 its loss is no finite number; try"):
+        start("optim.lr=1e30", "optim.clip_norm=0", "schedule.warmup_steps=2", "trainer.log_every_n_steps=2")
+    (run,) = (tmp_path / "runs").iterdir()
+    assert {tag for _, tag, _ in rows(run)} >= {"train/loss", "lr"}
+    assert not (run / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize("losses", ["1 nan 1 nan 1 1", "nan inf 1 1 1 1", "1 1 1 1 1 nan"])
+def test_a_loss_that_comes_back_ends_nothing(losses: str) -> None:
+    """The last one may be all that is wrong: with loss scaling in 16 bits a batch may be too large."""
+    trainer = L.Trainer(logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    divergence = Divergence(every_n_steps=4)
+    for step, loss in enumerate(losses.split(), 1):
+        trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = step
+        assert trainer.global_step == step
+        divergence.on_train_batch_end(trainer, L.LightningModule(), {"loss": torch.tensor(float(loss))}, None, step)
+    divergence.on_train_end(trainer, L.LightningModule())
+
+
+def test_an_empty_resume_is_no_new_run() -> None:
+    """As `resume=$RUN` is where RUN is not set."""
+    with pytest.raises(UsageError, match=r"^resume=: name a run directory, as in resume=runs/<run>$"):
+        train.main(["resume="])
 
 
 def test_a_compiled_net_trains_and_keeps_its_names(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

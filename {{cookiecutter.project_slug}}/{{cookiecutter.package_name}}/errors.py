@@ -8,10 +8,19 @@ class UsageError(ValueError):
     """Bad input, told in one line: what is wrong and what would be right. The scripts print it and exit with 2."""
 
 
+class Diverged(UsageError):
+    """What was asked for cannot be trained. What the run has logged stays, to be looked at."""
+
+
 def require(holds: bool, message: str) -> None:
     """Raises `UsageError(message)` unless `holds`."""
     if not holds:
         raise UsageError(message)
+
+
+def own_words(error: UsageError) -> str:
+    """What it says; of one from a DataLoader's worker without the traceback that torch puts before it."""
+    return str(error).rpartition(f"{UsageError.__name__}: ")[2].strip()
 
 
 def first_line(error: Exception) -> str:

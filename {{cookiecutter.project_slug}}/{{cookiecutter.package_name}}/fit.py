@@ -3,6 +3,7 @@
 import sys
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import lightning as L
@@ -11,6 +12,7 @@ from omegaconf import DictConfig
 from .build import build_data, build_loggers, build_net, build_task, build_trainer, training_device
 from .callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from .callbacks.console import ProgressBar, ProgressLines
+from .callbacks.divergence import Divergence
 from .callbacks.hparams import HParams
 from .callbacks.norm_curves import check_chosen
 from .callbacks.norm_monitor import NormMonitor
@@ -133,6 +135,7 @@ def _train(cfg: DictConfig, run: Run, data: DataModule, task: Task) -> dict[str,
             NormMonitor(cfg.monitor.every_n_steps, cfg.monitor.samples, cfg.monitor.curves, run.path),
             HParams(cfg),
             throughput,
+            Divergence(cfg.trainer.log_every_n_steps),
             BestCheckpoint(run.checkpoints, cfg.task.monitor, cfg.task.monitor_mode),
             LastCheckpoint(run.checkpoints, every),
             ConfigRecord(plain(cfg), run.path),
@@ -146,8 +149,8 @@ def _train(cfg: DictConfig, run: Run, data: DataModule, task: Task) -> dict[str,
     except SystemExit:  # Lightning's answer to Ctrl-C, after it has saved a checkpoint
         if trainer.is_global_zero and run.checkpoints.exists():
             trained = trainer.global_step == trainer.max_steps  # and validation was interrupted
-            measure = f"python evaluate.py checkpoint={run.checkpoints / 'last.ckpt'} measures it"
-            go_on = f"python train.py resume={run.path} goes on from there"
+            measure = f"python evaluate.py checkpoint={quote(str(run.checkpoints / 'last.ckpt'))} measures it"
+            go_on = f"python train.py resume={quote(str(run.path))} goes on from there"
             print(f"stopped at step {trainer.global_step}; {measure if trained else go_on}")
         raise SystemExit(130) from None
     values: dict[str, Any] = _metrics(trainer) | {

@@ -11,12 +11,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from shlex import quote
 from typing import Any
 
 from omegaconf import DictConfig
 
 from .config import plain
-from .errors import UsageError, require
+from .errors import Diverged, UsageError, require
 from .files import hold
 from .values import without
 
@@ -98,7 +99,9 @@ def saved_config(run_dir: Path) -> dict[str, Any]:
         raise UsageError(f"resume={run_dir}: there is no run there (no config.yaml){_existing(run_dir.parent)}")
     last = last_checkpoint(run_dir)
     if last is None:
-        raise UsageError(f"resume={run_dir}: that run has saved no checkpoint yet; start it anew")
+        best = best_checkpoint(run_dir)
+        anew = "start it anew" if best is None else f"init={quote(str(best))} starts a new one from its best"
+        raise UsageError(f"resume={run_dir}: that run has no checkpoint to go on from; {anew}")
     return dict(load_checkpoint(last)["config"])
 
 
@@ -127,7 +130,8 @@ def best_checkpoint(run_dir: Path) -> Path | None:
 def open_run(cfg: DictConfig) -> Iterator[Run]:
     """The directory of this run, made unless it is resumed; the same for all of its ranks and restarts.
 
-    If the run fails before its first checkpoint, a directory that was made here goes again.
+    If the run fails before its first checkpoint, a directory that was made here goes again; if it has diverged, its
+    curves are what it was made for.
     """
     stem = f"{cfg.task.name}-{cfg.norm.name}"
     made = False
@@ -152,6 +156,8 @@ def open_run(cfg: DictConfig) -> Iterator[Run]:
                 _check_goes_on(run, cfg)
             with _told_to_ranks(path):
                 yield run
+    except Diverged:
+        raise
     except BaseException:
         if made and not (path / "checkpoints").exists():
             shutil.rmtree(path, ignore_errors=True)  # the error at hand counts, not what Windows keeps open
@@ -191,10 +197,12 @@ def _make(root: Path, name: str | None, stem: str) -> Path:
         return make_numbered(root, stem, "runs")
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UsageError(
-            f"name={name}: expected letters, digits, '-', '_' and '.', as in name=my-run; runs= says where"
+            f"name={name}: expected letters, digits, '-', '_' and '.', no spaces, as in name=my-run; runs= says where"
         )
     path = root / name
-    require(_made(path, "runs"), f"name={name}: {path} exists; resume={path} continues it, or choose another")
+    if not _made(path, "runs"):
+        go_on = f"resume={quote(str(path))} continues it" if resume_files(path) else "it has no checkpoint: delete it"
+        raise UsageError(f"name={name}: {path} exists; {go_on}, or choose another")
     return path
 
 
@@ -261,5 +269,7 @@ def finished_epochs(fit_loop: Mapping[str, Any]) -> int:
 
 
 def _existing(folder: Path) -> str:
-    runs = sorted(path.parent for path in folder.glob("*/config.yaml"))
-    return f"; there is {', '.join(map(str, runs[-5:]))}" if runs else ""
+    """Of a folder of runs the latest."""
+    configs = sorted(folder.glob("*/config.yaml"), key=lambda file: (file.stat().st_mtime_ns, file), reverse=True)
+    more = f" and {len(configs) - 5} more" if len(configs) > 5 else ""
+    return f"; there is {', '.join(str(file.parent) for file in configs[:5])}{more}" if configs else ""

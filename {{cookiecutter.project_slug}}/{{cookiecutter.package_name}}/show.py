@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -66,8 +67,8 @@ def print_summary(run_dir: Path, values: Mapping[str, Any]) -> None:
         "result": "  ".join(metrics),
         "cost": ", ".join(cost),
         "run": run_dir,
-        "look": f"tensorboard --logdir {run_dir.parent}",
-        "test again": f"python evaluate.py checkpoint={run_dir}",
+        "look": f"tensorboard --logdir {quote(str(run_dir.parent))}",
+        "test again": f"python evaluate.py checkpoint={quote(str(run_dir))}",
     }
     console = Console(highlight=False, soft_wrap=True)
     console.print()

@@ -7,6 +7,8 @@ import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from ..errors import Diverged
+
 
 class BestCheckpoint(ModelCheckpoint):
     """`best.ckpt`, by `monitor`, looked at when a validation ends.
@@ -33,8 +35,8 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(ModelCheckpoint):
     """`last.ckpt`, at the end of every epoch and of training, every `every_n_steps` if not 0, and when it breaks off.
 
-    Not when a run breaks off before it trains: optimiser and counters are half restored then. Nor when one of several
-    ranks does: saving waits for the others, and they wait in their next all-reduce.
+    Not when a run breaks off before its first step: optimiser and counters may be half restored then. Nor when one of
+    several ranks does: saving waits for the others, and they wait in their next all-reduce. Nor when it has diverged.
     """
 
     def __init__(self, folder: Path, every_n_steps: int = 0) -> None:
@@ -61,7 +63,7 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         all_ranks = trainer.world_size == 1 or isinstance(exception, (KeyboardInterrupt, SIGTERMException))
-        if self._training and all_ranks:
+        if self._training and trainer.global_step and all_ranks and not isinstance(exception, Diverged):
             self._save_checkpoint(trainer, self._file)
 
     @property
