@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10, FashionMNIST
 
+from {{cookiecutter.package_name}} import cli
 from {{cookiecutter.package_name}}.data.images import Images
 from {{cookiecutter.package_name}}.data.images_sources import stratified_split
 from {{cookiecutter.package_name}}.errors import UsageError
@@ -195,8 +196,20 @@ def test_imagenet_tests_on_its_validation_set(tmp_path):
 def test_unreadable_file_is_named(tmp_path):
     write_images(tmp_path)
     (tmp_path / "owl" / "7.png").write_bytes(b"not a picture")
-    with pytest.raises(OSError, match=r"owl.7\.png cannot be read as an image"):
+    with pytest.raises(UsageError, match=r"owl.7\.png cannot be read as an image; replace or remove it$"):
         list(Images("folder", **SMALL, root=str(tmp_path)).train_dataloader())
+
+
+def test_unreadable_file_is_told_in_one_line_by_a_worker_too(tmp_path, monkeypatch, capsys):
+    write_images(tmp_path)
+    (tmp_path / "owl" / "7.png").write_bytes(b"not a picture")
+    data = Images("folder", **SMALL | {"workers": 1}, root=str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    with pytest.raises(SystemExit) as ended:
+        cli.run(lambda argv: list(data.train_dataloader()))
+    assert ended.value.code == 2
+    path = tmp_path / "owl" / "7.png"
+    assert capsys.readouterr().err == f"error: {path} cannot be read as an image; replace or remove it\n"
 
 
 def no_root(path: Path) -> str:

@@ -179,7 +179,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_rest_is_kept(images, tmp_
     broken.write_bytes(whole[:50])
     with pytest.raises(UsageError) as refusal:
         make(images, tmp_path / "out", vae, workers=workers)
-    expected = rf"{re.escape(str(broken))} cannot be read .*; once the file is replaced the same command goes on"
+    expected = rf"{re.escape(str(broken))} cannot be read .*; once it is replaced the same command goes on"
     assert re.fullmatch(expected, str(refusal.value))
     assert (tmp_path / "out" / "train-00000.npy").exists()
     broken.write_bytes(whole)

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from .errors import UsageError
+from .errors import UsageError, own_words
 
 NOISE = (
     r".*does not have many workers.*",  # configs/data/ says how many, and small samples want none
@@ -28,7 +28,7 @@ def run(main: Callable[[list[str]], object]) -> None:
         main(sys.argv[1:])
         sys.stdout.flush()
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {own_words(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -83,7 +83,7 @@ class FolderImages:
                 image.load()
                 return image
         except (OSError, SyntaxError, ValueError) as error:
-            raise OSError(f"{path} cannot be read as an image: {error}") from error
+            raise UsageError(f"{path} cannot be read as an image; replace or remove it") from error
 
 
 def class_folders(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .. import files, show
-from ..errors import UsageError, require
+from ..errors import UsageError, own_words, require
 from .images import ImageSet
 from .images_sources import Split
 from .images_transforms import image_transforms
@@ -80,9 +80,8 @@ class Job:
             except torch.OutOfMemoryError as error:
                 problem = f"batch_size={self.batch_size}: {len(batch)} images take more memory than the device has"
                 raise UsageError(f"{problem}; {GOES_ON} with fewer") from error
-            except OSError as error:  # a worker's has its traceback in the message
-                cause = str(error).strip().splitlines()[-1].removeprefix("OSError: ")
-                raise UsageError(f"{cause}; once the file is replaced {GOES_ON}") from error
+            except UsageError as error:
+                raise UsageError(f"{own_words(error)}; once it is replaced {GOES_ON}") from error
 
     def _write(self, file: Path, array: np.ndarray) -> None:
         def write(path: Path) -> None:

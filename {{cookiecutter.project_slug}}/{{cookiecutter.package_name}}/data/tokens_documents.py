@@ -88,7 +88,7 @@ class Files:
                 return record[self.text_key]
             problem = f"expected an object with text in {self.text_key!r} (text_key=... names another key)"
         except ValueError as error:  # no JSON, or half of a character
-            problem = str(error)
+            problem = error.msg if isinstance(error, json.JSONDecodeError) else str(error)  # its own line is always 1
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
             before = sum(view[at : min(at + 2**20, offset)].count(b"\n") for at in range(0, offset, 2**20))
         raise UsageError(f"{path}, line {before + 1}: {problem}")
