@@ -197,6 +197,7 @@ def _finish(cfg: DictConfig, overrides: list[tuple[str, Any]]) -> DictConfig:
     asked = cfg.copy()
     try:
         for key, value in overrides:
+            _check_option(cfg, key)
             for leaf, checked in checked_values(cfg, key, value):
                 OmegaConf.update(asked, leaf, checked, merge=False)
         plain(asked)
@@ -209,6 +210,15 @@ def _finish(cfg: DictConfig, overrides: list[tuple[str, Any]]) -> DictConfig:
         raise UsageError(message) from error
     OmegaConf.set_struct(asked, True)
     return asked
+
+
+def _check_option(cfg: DictConfig, key: str) -> None:
+    """Refuses a key that the chosen option of its group lacks, if others have it: norm.alpha0 under norm=ln, say."""
+    group, _, name = key.partition(".")
+    if group in cfg.defaults and group not in ROOTED and not has_key(cfg, key):
+        having = [f"{group}={option}" for option in groups()[group] if has_key(_option(group, option), name)]
+        here = f"{group}={cfg.defaults[group]}"
+        require(not having, f"{key}: there is no such key under {here}; it is one of {', '.join(having)}")
 
 
 def _load(path: Path) -> DictConfig:
