@@ -30,7 +30,8 @@ def alpha_heat_map(steps: Sequence[int], alphas: Sequence[Mapping[str, float]]) 
     values = np.array([[row[tag] for tag in alphas[-1]] for row in alphas]).T  # (layers, steps)
     figure = Figure(figsize=(8, 1.4 + 0.22 * len(layers)), dpi=120, layout="constrained")
     axes = figure.add_subplot(xlabel="optimiser step", title="alpha over depth and step")
-    edges = np.append(steps, 2 * steps[-1] - steps[-2])
+    between = (np.array(steps[1:]) + steps[:-1]) / 2  # what is read at a step stands for those around it
+    edges = [steps[0], *between, steps[-1]]
     mesh = axes.pcolormesh(edges, np.arange(len(layers) + 1), values, cmap="viridis")
     axes.set_yticks(np.arange(len(layers)) + 0.5, layers, fontsize=8)
     axes.invert_yaxis()
