@@ -65,18 +65,22 @@ def begun(folder: Path, out: str, plan: dict[str, Any]) -> Iterator[None]:
         UsageError: it was begun otherwise, holds something else, another process has it, or it cannot be written.
     """
     require(not folder.exists() or folder.is_dir(), f"out={out} is a file: expected a folder")
-    others = folder.exists() and not (folder / PLAN).exists() and any(file.name != LOCK for file in folder.iterdir())
-    require(not others, f"out={out} holds other files; take an empty folder or a new one")
-    lock = files.hold(folder, f"out={out}", "another process prepares it; wait for its end, or end it")
-    try:
-        with lock:
+    _check_free(folder, out)
+    with files.hold(folder, f"out={out}", "another process prepares it; wait for its end, or end it"):
+        try:
+            _check_free(folder, out)  # the other may just have ended
             _plan(folder, out, json.loads(json.dumps(plan)))
             yield
-    finally:
-        if not (folder / PLAN).exists():
-            (folder / LOCK).unlink(missing_ok=True)
-            with suppress(OSError):
-                folder.rmdir()
+        finally:
+            if not (folder / PLAN).exists():
+                with suppress(OSError):  # Windows lets nobody remove what is open
+                    (folder / LOCK).unlink()
+                    folder.rmdir()
+
+
+def _check_free(folder: Path, out: str) -> None:
+    others = folder.exists() and not (folder / PLAN).exists() and any(file.name != LOCK for file in folder.iterdir())
+    require(not others, f"out={out} holds other files; take an empty folder or a new one")
 
 
 def _plan(folder: Path, out: str, plan: dict[str, Any]) -> None:

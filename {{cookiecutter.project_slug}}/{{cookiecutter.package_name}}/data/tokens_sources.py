@@ -106,14 +106,14 @@ def matching_files(root: Path, source: str, include: Sequence[str], key: str) ->
 def relative_files(root: Path, without: set[str] | None = None) -> list[str]:
     """Files below `root` by their relative POSIX paths, sorted; no hidden ones, and no folders of these names.
 
-    Links are followed; a folder that several lead to, or a link and its own place, is read once.
+    Links to folders elsewhere are followed, a folder that several lead to once. What is below `root` has its own path.
     """
-    seen: set[str] = set()
+    top, seen = root.resolve(), set[Path]()
 
     def walk() -> Iterator[str]:
         for parent, folders, names in os.walk(root, followlinks=True):
-            real = os.path.realpath(parent)
-            if real in seen:
+            real = Path(parent).resolve()
+            if real in seen or (os.path.islink(parent) and parent != str(root) and real.is_relative_to(top)):
                 folders.clear()
                 continue
             seen.add(real)
