@@ -147,11 +147,18 @@ def test_a_save_that_breaks_off_loses_nothing(tmp_path: Path, monkeypatch: pytes
         path.mkdir(parents=True)
         (path / "step").write_text(str(checkpoint["step"]))
 
-    def saved(step: int, renames: int) -> list[str]:
-        """What a run would find after a save that was killed instead of a further rename."""
+    def saved(step: int, renames: int, removed: bool = True) -> list[str]:
+        """What a run would find after a save that was killed instead of a further rename, or half-way in a removal."""
         left, rename = iter(range(renames)), Path.rename
+
+        def half(path: Path) -> None:
+            (path / "step").unlink()
+            raise ZeroDivisionError
+
         with monkeypatch.context() as killed:
             killed.setattr(Path, "rename", lambda path, to: rename(path, to) if next(left, None) is not None else 1 / 0)
+            if not removed:
+                killed.setattr(parallel, "_remove", lambda path: half(path) if path.exists() else None)
             with suppress(ZeroDivisionError):
                 strategy.save_checkpoint({"step": step}, last)
         return [(path / "step").read_text() for path in resume_files(tmp_path)]
@@ -164,6 +171,8 @@ def test_a_save_that_breaks_off_loses_nothing(tmp_path: Path, monkeypatch: pytes
     assert saved(3, renames=1) == ["1"]
     assert saved(4, renames=0) == ["1"]
     assert saved(5, renames=2) == ["5"]
+    assert saved(6, renames=2, removed=False) == ["6"]
+    assert saved(7, renames=2) == ["7"]
 
 
 @each_family

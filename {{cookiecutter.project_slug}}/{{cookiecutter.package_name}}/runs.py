@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from .config import plain
 from .errors import Diverged, UsageError, require
-from .files import hold
+from .files import LOCK, hold
 from .values import without
 
 RUN_DIR = "DYT_RUN_DIR"  # tells the other ranks, which Lightning starts with the same argv, what rank 0 decided
@@ -41,10 +41,12 @@ class Run:
 
 
 def resume_files(run_dir: Path) -> list[Path]:
-    """`last.ckpt`, the one that a sharded save puts aside (`parallel.py`), and what Lightning saves before SLURM stops
-    a job, where they are."""
-    patterns = "checkpoints/last.ckpt", "checkpoints/last.ckpt.old", "hpc_ckpt_*.ckpt"
-    return [file for pattern in patterns for file in run_dir.glob(pattern)]
+    """`last.ckpt`, or the one that a sharded save has put aside (`parallel.py`), and what Lightning saves before SLURM
+    stops a job, where they are."""
+    last = run_dir / "checkpoints" / "last.ckpt"
+    aside = last.with_name("last.ckpt.old")  # half of it where there is a new one: it is being removed then
+    file = last if last.exists() else aside
+    return [*([file] if file.exists() else []), *run_dir.glob("hpc_ckpt_*.ckpt")]
 
 
 def last_checkpoint(run_dir: Path) -> Path | None:
@@ -201,9 +203,17 @@ def _make(root: Path, name: str | None, stem: str) -> Path:
         )
     path = root / name
     if not _made(path, "runs"):
-        go_on = f"resume={quote(str(path))} continues it" if resume_files(path) else "it has no checkpoint: delete it"
-        raise UsageError(f"name={name}: {path} exists; {go_on}, or choose another")
+        raise UsageError(f"name={name}: {path} exists; {_way_on(path)}, or choose another")
     return path
+
+
+def _way_on(path: Path) -> str:
+    """What can be done with a run that is there. Raises UsageError: another process trains it."""
+    with hold_run(path) if (path / LOCK).exists() else nullcontext():
+        if resume_files(path):
+            return f"resume={quote(str(path))} continues it"
+        best = best_checkpoint(path)
+        return f"init={quote(str(best))} starts from its best" if best else "it has no checkpoint: delete it"
 
 
 def _made(path: Path, key: str) -> bool:
