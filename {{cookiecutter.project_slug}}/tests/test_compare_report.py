@@ -219,6 +219,11 @@ def test_reading_a_run(tmp_path: Path) -> None:
     diverged = read_result(tmp_path, 1, "test/acc")
     assert isinstance(diverged, Result)
     assert diverged.value is None
+    (tmp_path / "summary.json").write_text('{"val/acc": 0.1, "diverged": true}')  # and was never tested
+    untested = read_result(tmp_path, 1, "test/acc")
+    assert isinstance(untested, Result)
+    assert (untested.value, untested.curves) == (None, found.curves)
+    (tmp_path / "summary.json").write_text('{"test/acc": null, "test/loss": 0.5}')
     assert read_result(tmp_path, 1, "test/f1") == "it has no test/f1; it has test/acc, test/loss"
     for file in ("shift-x.json", "metrics.csv", "summary.json"):  # cut off
         (tmp_path / file).write_text("{" if file != "metrics.csv" else "step,tag,value\n3,val/lo")

@@ -208,6 +208,9 @@ def test_shift_is_measured_of_every_run_once(
     assert set(outcome.failed.values()) == {"error: no such shift"}
     assert "2 of 2 runs finished, 2 failed." in (out / "report.md").read_text()
     assert str(out / "logs" / f"{next(iter(outcome.failed))}.shift.log") in capsys.readouterr().out
+    one = next(out.glob("runs/*/summary.json"))
+    one.write_text(json.dumps(json.loads(one.read_text()) | {"diverged": True}))  # so that there is nothing to measure
+    assert len(go("norm=dyt,ln", "shift=others").failed) == 1
 
 
 def test_slots_share_gpus_and_cpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from .cli import quiet
 from .config import plain
 from .data.base import DataModule
 from .devices import process_count
-from .errors import UsageError, require
+from .errors import Diverged, UsageError, require
 from .pretrained import initialise_
 from .runs import Run, best_checkpoint, load_checkpoint, open_run
 from .show import print_summary, print_tree
@@ -153,14 +153,12 @@ def _train(cfg: DictConfig, run: Run, data: DataModule, task: Task) -> dict[str,
             go_on = f"python train.py resume={quote(str(run.path))} goes on from there"
             print(f"stopped at step {trainer.global_step}; {measure if trained else go_on}")
         raise SystemExit(130) from None
-    values: dict[str, Any] = _metrics(trainer) | {
-        "steps": trainer.global_step,
-        "epochs": round(trainer.global_step * trainer.accumulate_grad_batches / trainer.num_training_batches, 3),
-        "seconds": throughput.seconds,
-        **throughput.overall(),
-        "parameters": sum(parameter.numel() for parameter in task.net.parameters()),
-        "peak_memory_bytes": peak_memory_bytes(),
-    }  # read before the test, which takes the callbacks back to where the best checkpoint was saved
+    except Diverged:
+        if trainer.is_global_zero:
+            write_summary(run, cfg, _reached(trainer, task, throughput) | {"diverged": True})
+        raise
+    # read before the test, which takes the callbacks back to where the best checkpoint was saved
+    values = _reached(trainer, task, throughput)
     trainer.test(task, datamodule=data, ckpt_path=best_checkpoint(run.path), verbose=False, weights_only=True)
     values |= _metrics(trainer)
     if trainer.is_global_zero:
@@ -169,5 +167,16 @@ def _train(cfg: DictConfig, run: Run, data: DataModule, task: Task) -> dict[str,
     return values
 
 
-def _metrics(trainer: L.Trainer) -> dict[str, float]:
+def _reached(trainer: L.Trainer, task: Task, throughput: Throughput) -> dict[str, Any]:
+    return _metrics(trainer) | {
+        "steps": trainer.global_step,
+        "epochs": round(trainer.global_step * trainer.accumulate_grad_batches / trainer.num_training_batches, 3),
+        "seconds": throughput.seconds,
+        **throughput.overall(),
+        "parameters": sum(parameter.numel() for parameter in task.net.parameters()),
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+
+
+def _metrics(trainer: L.Trainer) -> dict[str, Any]:
     return {tag: value.item() for tag, value in trainer.callback_metrics.items() if "/" in tag}

@@ -1,4 +1,4 @@
-"""What a finished run leaves for other programs."""
+"""What a run that has ended leaves for other programs."""
 
 import platform
 import subprocess
@@ -15,7 +15,7 @@ from .runs import Run
 
 
 def write_summary(run: Run, cfg: DictConfig, values: dict[str, Any]) -> None:
-    """`summary.json`: final metrics by their tags, and what one needs to tell the run from another."""
+    """`summary.json`: final metrics by their tags, `diverged` if it has, and what tells the run from another."""
     facts = {"norm": plain(cfg)["norm"], "seed": cfg.seed, "versions": versions(), "git": git_state()}
     write_json(run.path / "summary.json", values | facts)
 

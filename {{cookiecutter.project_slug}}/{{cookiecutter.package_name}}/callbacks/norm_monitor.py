@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from ..errors import require
+from ..errors import Diverged, require
 from ..files import write_png
 from ..norms import PointwiseNorm
 from ..tasks.base import Task
@@ -108,6 +108,11 @@ class NormMonitor(L.Callback):
             self._draw(trainer, pl_module, self._batch)
             self._draw_ways(trainer)
         self._batch = None
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, Diverged) and self.steps:
+            self._draw(trainer, pl_module, None)  # of what such a net makes of a batch there is nothing to draw
+            self._draw_ways(trainer)
 
     def _look(self, trainer: L.Trainer, task: L.LightningModule, batch: Any) -> None:
         """`batch` is None where a resumed run had but a validation left: then the alphas are all there is to see."""

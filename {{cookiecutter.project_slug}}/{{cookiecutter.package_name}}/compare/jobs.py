@@ -1,5 +1,6 @@
 """What is left to do for a run: commands, one after the other, each known to be done by the file that it leaves."""
 
+import json
 import re
 import shutil
 import signal
@@ -46,6 +47,10 @@ class Job:
     def trained(self) -> bool:
         return (self.run / "summary.json").is_file()
 
+    @property
+    def diverged(self) -> bool:
+        return self.trained and bool(json.loads((self.run / "summary.json").read_bytes()).get("diverged"))
+
     def next(self) -> Stage | None:
         """The next stage, or None where all is done."""
         if not self.trained:
@@ -55,7 +60,7 @@ class Job:
             log = self.logs / f"{self.run.name}.log"
             return Stage(self._python("train", argv), self.run / "summary.json", log, "resume" if goes_on else "train")
         result = self.run / f"shift-{self.shift}.json"
-        if self.shift and not result.is_file():
+        if self.shift and not result.is_file() and not self.diverged:
             argv = [f"checkpoint={self.run}", f"shift={self.shift}"]
             log = self.logs / f"{self.run.name}.shift.log"
             return Stage(self._python("evaluate", argv), result, log, "shift")

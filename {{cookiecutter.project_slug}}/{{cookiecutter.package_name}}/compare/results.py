@@ -46,9 +46,10 @@ def read_result(run: Path, seed: int, metric: str, shift: str = "") -> Result | 
         shifted = json.loads(file.read_text(encoding="utf-8")) if shift and file.is_file() else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"its files cannot be read: {error}"
-    if metric not in summary:
+    diverged = summary.get("diverged", False)
+    if metric not in summary and not diverged:
         return f"it has no {metric}; it has {', '.join(sorted(tag for tag in summary if '/' in tag))}"
-    value = summary[metric]  # summary.json has null for what is no number
+    value = None if diverged else summary[metric]  # summary.json has null for what is no number
     alphas = {tag.partition("/")[2]: curve[max(curve)] for tag, curve in curves.items() if tag.startswith("alpha/")}
     finite = value is not None and math.isfinite(value)
     return Result(seed, summary, value if finite else None, curves, dict(sorted(alphas.items())), shifted)
