@@ -6,36 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import BARE, CHOICES, PACKAGE_DIR, PROJECT_DIR, Bake, files_of, label, one_by_one
-from families import files_without, named
+from conftest import BARE, CHOICES, Bake, files_of, label, one_by_one
 
 ALL = [*one_by_one(), BARE]
 every_bake = pytest.mark.parametrize("answers", ALL, ids=label)
 
-# Where the extra loggers keep their files.
-LOGGER_PLACES = "configs/logger my_project/loggers tests docs"
 NOT_ON_WINDOWS = re.compile(r'["|<>:?*\\]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)
-
-
-def expected(template: Path, answers: dict[str, str]) -> set[str]:
-    """The template's files, less what the answers leave out."""
-    names = {name.replace(PACKAGE_DIR, "my_project") for name in files_of(template / PROJECT_DIR)}
-    if answers.get("license") == "none":
-        names.remove("LICENSE")
-    if answers.get("ci", "github") != "github":
-        names.remove(".github/workflows/ci.yml")
-    if answers.get("ci", "github") != "gitlab":
-        names.remove(".gitlab-ci.yml")
-    if answers.get("logger", "none") == "none":
-        names -= named(names, "wandb", LOGGER_PLACES)
-    chosen = answers.get("families", "all")
-    families = CHOICES["families"][1:]
-    return names - files_without(names, families, families if chosen == "all" else [chosen])
-
-
-@every_bake
-def test_exactly_these_files(template: Path, bake: Bake, answers: dict[str, str]) -> None:
-    assert files_of(bake(**answers)) == expected(template, answers)
 
 
 @every_bake
@@ -82,16 +58,6 @@ def test_windows_can_check_it_out(template: Path, bake: Bake) -> None:
         parts = {part for name in names for part in name.split("/")}
         assert [part for part in parts if NOT_ON_WINDOWS.search(part)] == []
         assert max(map(len, names)) < 140  # of 260, less the place of the clone
-
-
-def test_python_of_the_template_has_jinja_on_import_lines_alone(template: Path) -> None:
-    package = r"\{\{ ?cookiecutter\.package_name ?\}\}"
-    for file in (template / PROJECT_DIR).rglob("*.py"):
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-            if re.search(r"\{[{%#]", line):
-                where = f"{file.relative_to(template)}:{number}: {line}"
-                assert re.fullmatch(rf" *(from|import) {package}[^{{}}]*", line), where
-                assert PACKAGE_DIR not in file.parts, f"use a relative import: {where}"
 
 
 def test_every_choice_has_words(template: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import CHOICES, Bake
-from families import LIBRARIES
 
 # A sentence from each text that no other has, and the end of it.
 LICENCES = {
@@ -23,6 +22,17 @@ STEPS = [
     "uv run --no-sync mypy",
     "uv run --no-sync pytest",
 ]
+
+# Libraries that only these families need.
+LIBRARIES = {
+    "diffusers": {"dit"},
+    "safetensors": {"llm"},
+    "scikit-learn": {"vit", "dit"},
+    "timm": {"vit", "dit"},
+    "tokenizers": {"llm"},
+    "torchvision": {"vit", "dit"},
+    "transformers": {"llm"},
+}
 
 
 def pyproject(project: Path) -> dict:

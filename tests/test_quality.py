@@ -122,6 +122,6 @@ def test_the_projects_own_tests_with_one_family(bake: Bake, tmp_path: Path, fami
     assert re.search(r"\b[1-9]\d* tests collected", collected)
     files = ["tests/test_config.py"]
     if family != re.findall(r"\n  task: (\w+)", (bake() / "configs" / "train.yaml").read_text(encoding="utf-8"))[0]:
-        files += ["tests/test_norm_monitor.py", "tests/test_runs.py"]
+        files += ["tests/callbacks/test_norm_monitor.py", "tests/test_runs.py"]
     said = run("pytest", "--durations=10", *files, cwd=project)
     assert re.search(r"\b[1-9]\d* passed", said)

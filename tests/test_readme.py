@@ -49,7 +49,12 @@ def test_ones_own_norm_passes_the_projects_ci(project: Path, tmp_path_factory: p
     cache = tmp_path_factory.getbasetemp() / "mypy"
     python(project, "-m", "mypy", "--cache-dir", str(cache), "my_project/norms/hardtanh.py")
     said = python(
-        project, "-m", "pytest", "-k", "hardtanh or config_agrees", *map(str, (project / "tests").glob("test_norms*"))
+        project,
+        "-m",
+        "pytest",
+        "-k",
+        "hardtanh or config_agrees",
+        *map(str, (project / "tests" / "norms").glob("test_norms*")),
     )
     assert re.search(r"\b[2-9]\d passed", said), said
 

@@ -1,7 +1,7 @@
 """Measures what norms cost: `python benchmark.py norm=all`, and in a whole model: `python benchmark.py model=...`."""
 
-from {{cookiecutter.package_name}}.benchmarks.choices import choose, print_help
 from {{cookiecutter.package_name}}.cli import run
+from {{cookiecutter.package_name}}.tools.benchmark.choices import choose, print_help
 
 
 def main(argv: list[str]) -> None:
@@ -11,7 +11,7 @@ def main(argv: list[str]) -> None:
     choices = choose(argv)
 
     # torch takes seconds to import, which a mistyped key should not cost
-    from {{cookiecutter.package_name}}.benchmarks.run import benchmark
+    from {{cookiecutter.package_name}}.tools.benchmark.run import benchmark
 
     benchmark(choices)
 

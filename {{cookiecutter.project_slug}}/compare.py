@@ -3,8 +3,8 @@
 import sys
 
 from {{cookiecutter.package_name}}.cli import run
-from {{cookiecutter.package_name}}.compare.main import OPTIONS, SLURM, compare
 from {{cookiecutter.package_name}}.options import print_options
+from {{cookiecutter.package_name}}.tools.compare.main import OPTIONS, SLURM, compare
 
 USAGE = "python compare.py norm=dyt,ln seed=0,1,2 [group=option,... ] [key=value,... ] [out=folder] [jobs=N]"
 

@@ -9,7 +9,7 @@ from typing import Any
 from {{cookiecutter.package_name}}.cli import run
 from {{cookiecutter.package_name}}.config import recompose, value_of
 from {{cookiecutter.package_name}}.runs import evaluable, saved_checkpoint
-from {{cookiecutter.package_name}}.shift import evaluate_shift, shifts
+from {{cookiecutter.package_name}}.tools.robustness.evaluate import evaluate_shift, shifts
 
 USAGE = "python evaluate.py checkpoint=<run or file> [split=test|val] [shift=name] [data=option] [trainer=option]"
 
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> dict[str, Any]:
 
     if shift is not None:
         return evaluate_shift(cfg, checkpoint, split, shift, out=None if checkpoint == path else path)
-    from {{cookiecutter.package_name}}.fit import evaluate
+    from {{cookiecutter.package_name}}.train import evaluate
 
     return evaluate(cfg, checkpoint, split)
 

@@ -22,7 +22,7 @@ def main(argv: list[str]) -> None:
         cfg = compose(argv)
 
     # lightning takes seconds to import, which a mistyped key should not cost
-    from {{cookiecutter.package_name}}.fit import train
+    from {{cookiecutter.package_name}}.train import train
 
     train(cfg)
 

@@ -12,15 +12,16 @@ from omegaconf import DictConfig
 from torch.distributed import destroy_process_group, init_process_group
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from {{cookiecutter.package_name}} import fit
+from {{cookiecutter.package_name}} import train as fit
 from {{cookiecutter.package_name}}.config import compose
+from {{cookiecutter.package_name}}.models import NAMES
 
 from .runs import Start, Tiny
 
 DEFAULT = compose([]).defaults.task
 # Of every family, the default one first.
 FAMILIES: list[Tiny] = sorted(
-    (import_module(f".{file.stem}", __package__).TINY for file in Path(__file__).parent.glob("*_tiny.py")),
+    (import_module(f".models.{name}.tiny", __package__).TINY for name in NAMES),
     key=lambda tiny: (tiny.family != DEFAULT, tiny.family),
 )
 # What a test must find in every family; the others take the default one.

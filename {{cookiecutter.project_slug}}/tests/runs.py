@@ -25,7 +25,7 @@ SHORT = [
 
 @dataclass(frozen=True)
 class Tiny:
-    """The smallest run of a family and what is to be seen of it; tests/<family>_tiny.py has one as TINY."""
+    """The smallest run of a family and what is to be seen of it; tests/models/<family>/tiny.py has one as TINY."""
 
     family: str
     sizes: list[str]  # overrides that make net and data small

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from {{cookiecutter.package_name}}.fit import train
 from {{cookiecutter.package_name}}.runs import RUN_DIR, load_checkpoint
+from {{cookiecutter.package_name}}.train import train
 
 from .runs import ROOT, Tiny, rows
 
@@ -47,9 +47,9 @@ def stop_and_go(tiny: Tiny, folder: Path, *argv: str, before: str = "", after: s
     package = train.__module__.partition(".")[0]
     names = {
         "config": "compose, recompose",
-        "fit": "evaluate, train",
+        "train": "evaluate, train",
         "runs": "RESUMABLE, evaluable, saved_config",
-        "tasks.base": "Task",
+        "models.base": "Task",
     }
     imports = [f"from {package}.{module} import {wanted}" for module, wanted in names.items()]
     head = ["import sys", "from pathlib import Path", f"sys.path.insert(0, {str(ROOT)!r})", *imports]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.tasks.base import Task
+from {{cookiecutter.package_name}}.models.base import Task
 
 from .conftest import each_family
 from .runs import Start, Tiny, load, rows

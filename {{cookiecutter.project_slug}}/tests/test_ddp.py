@@ -10,13 +10,13 @@ import torch
 
 from {{cookiecutter.package_name}}.build import build_data, build_task
 from {{cookiecutter.package_name}}.config import compose, plain
+from {{cookiecutter.package_name}}.models.base import Task
 from {{cookiecutter.package_name}}.runs import RUN_DIR
-from {{cookiecutter.package_name}}.tasks.base import Task
 
 from .conftest import each_family
+from .models.test_pretrained import FEW, configured, initialised
 from .runs import ROOT, Start, Tiny, load, rows, scalars
 from .stop_and_go import assert_both_equal, stop_and_go
-from .test_pretrained import FEW, configured, initialised
 
 ONE_STEP = ["trainer.max_epochs=1", "trainer.limit_train_batches=1"]
 

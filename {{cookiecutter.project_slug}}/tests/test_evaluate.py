@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 import evaluate
-from {{cookiecutter.package_name}} import fit
+from {{cookiecutter.package_name}} import train as fit
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.runs import evaluable
 

@@ -14,14 +14,13 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
-from {{cookiecutter.package_name}} import parallel
+from {{cookiecutter.package_name}} import distributed as parallel
 from {{cookiecutter.package_name}}.build import training_device
 from {{cookiecutter.package_name}}.config import compose, recompose
 from {{cookiecutter.package_name}}.data import base
+from {{cookiecutter.package_name}}.distributed import ShardedStrategy, shard
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.fit import evaluate
-from {{cookiecutter.package_name}}.nets import build_net
-from {{cookiecutter.package_name}}.parallel import ShardedStrategy, shard
+from {{cookiecutter.package_name}}.models.build import build_net
 from {{cookiecutter.package_name}}.runs import (
     evaluable,
     last_checkpoint,
@@ -29,6 +28,7 @@ from {{cookiecutter.package_name}}.runs import (
     resume_files,
     saved_checkpoint,
 )
+from {{cookiecutter.package_name}}.train import evaluate
 
 from .conftest import FAMILIES, each_family
 from .runs import Start, Tiny, rows

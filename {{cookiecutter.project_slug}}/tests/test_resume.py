@@ -10,12 +10,12 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from {{cookiecutter.package_name}} import fit
+from {{cookiecutter.package_name}} import train as fit
 from {{cookiecutter.package_name}}.callbacks.checkpoint import LastCheckpoint
 from {{cookiecutter.package_name}}.config import compose, recompose
 from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.models.base import Task
 from {{cookiecutter.package_name}}.runs import RESUMABLE, last_checkpoint, saved_checkpoint, saved_config
-from {{cookiecutter.package_name}}.tasks.base import Task
 
 from .conftest import each_family
 from .runs import Start, Tiny, load, rows, scalars

@@ -14,21 +14,21 @@ import torch
 
 import evaluate
 import train
-from {{cookiecutter.package_name}} import fit
+from {{cookiecutter.package_name}} import train as fit
 from {{cookiecutter.package_name}}.build import build_net
 from {{cookiecutter.package_name}}.callbacks.divergence import Divergence
 from {{cookiecutter.package_name}}.config import compose, groups, plain, recompose
 from {{cookiecutter.package_name}}.errors import Diverged, UsageError
+from {{cookiecutter.package_name}}.models.base import Task
 from {{cookiecutter.package_name}}.norms import names
 from {{cookiecutter.package_name}}.runs import RUN_DIR, saved_checkpoint
-from {{cookiecutter.package_name}}.tasks.base import Task
 
 from .conftest import FAMILIES, each_family
 from .runs import ROOT, Start, Tiny, load, rows, scalars
 
 
 def test_every_family_brings_a_tiny_run() -> None:
-    """As TINY in tests/<family>_tiny.py, which is all that the tests of whole runs want to know of a family."""
+    """As TINY in tests/models/<family>/tiny.py, which is all that the tests of whole runs want to know of a family."""
     assert {tiny.family for tiny in FAMILIES} == set(groups()["task"])
 
 

@@ -1,6 +1,5 @@
 """From a config to the things it names. Families, data modules and loggers are modules, found by their names."""
 
-from importlib import import_module
 from typing import Any
 
 import lightning as L
@@ -10,15 +9,17 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from .config import plain
+from .data import get_kind
 from .data.base import DataModule
 from .devices import device_list, process_count, split_batch
+from .distributed import EqualForwards, ShardedStrategy, check_shardable
 from .errors import UsageError, require
-from .loggers import tensorboard
+from .loggers import extra_logger, tensorboard
 from .loggers.metrics_csv import MetricsCSV
-from .nets import build_net
-from .parallel import EqualForwards, ShardedStrategy, check_shardable
+from .models import get_family
+from .models.base import Task
+from .models.build import build_net
 from .runs import Run, load_checkpoint
-from .tasks.base import Task
 
 
 def build_data(cfg: DictConfig) -> DataModule:
@@ -28,10 +29,10 @@ def build_data(cfg: DictConfig) -> DataModule:
         UsageError: data that are not there, or a batch that does not divide.
     """
     settings = plain(cfg.data)
-    module = import_module(f".data.{settings.pop('module')}", __package__)
+    kind = get_kind(settings.pop("module"))
     total, per_device = settings.pop("total_batch_size"), settings["batch_size"]
     settings["batch_size"], _ = split_batch(total, per_device, process_count(cfg.trainer))
-    data = module.build(seed=cfg.seed, **settings)
+    data = kind.build(seed=cfg.seed, **settings)
     cfg.data.update(data.found)
     return data
 
@@ -40,8 +41,7 @@ def build_task(cfg: DictConfig, device: torch.device | str | None = None) -> Tas
     net = build_net(cfg, device)
     if cfg.trainer.strategy == "fsdp":
         check_shardable(net, cfg.trainer.precision)
-    family = import_module(f".tasks.{cfg.task.name}", __package__)
-    return family.build(
+    return get_family(cfg.task.name).build_module(
         net,
         cfg,
         optim=plain(cfg.optim),
@@ -54,8 +54,7 @@ def build_task(cfg: DictConfig, device: torch.device | str | None = None) -> Tas
 
 def training_device(cfg: DictConfig) -> str | None:
     """Where the net to be trained is built: on "meta" if FSDP can draw it in shards, else whole in main memory."""
-    family = import_module(f".models.{cfg.task.name}", __package__)
-    later = getattr(family, "DRAWN_LATER", False) and not cfg.init.weights
+    later = get_family(cfg.task.name).init_on_device and not cfg.init.weights
     return "meta" if cfg.trainer.strategy == "fsdp" and later else None
 
 
@@ -65,7 +64,7 @@ def build_loggers(cfg: DictConfig, run: Run) -> list[Logger]:
     loggers: list[Logger] = [tensorboard.build(run.path, step), MetricsCSV(run.path / "metrics.csv", step)]
     settings = plain(cfg.logger)
     if (name := settings.pop("name")) != "none":
-        loggers.append(import_module(f".loggers.{name}", __package__).build(run.path, settings))
+        loggers.append(extra_logger(name, run.path, settings))
     return loggers
 
 

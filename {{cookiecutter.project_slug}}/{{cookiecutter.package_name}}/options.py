@@ -3,42 +3,43 @@
 import math
 import sys
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from .errors import UsageError, did_you_mean
+from .models import NAMES, get_family
+from .models.family import Options, Script
 from .runs import saved_checkpoint
 from .show import shown
 
-Options = Mapping[str, tuple[Any, str]]  # by key: the default, whose type is the key's type, and what it is
 CHECKPOINT = {"checkpoint": ("", "a run directory, or a checkpoint file")}
 
 
 def dispatch(script: str, argv: list[str]) -> None:
-    """Calls function `script` of `tasks/<family>_<script>.py` with the checkpoint, its config and the OPTIONS there.
+    """Calls what the checkpoint's family has for `script`, with the checkpoint, its config and the options of `argv`.
 
     Raises:
-        UsageError: no such checkpoint, or one of a family that has no such part, or a wrong option.
+        UsageError: no such checkpoint, or one of a family that has no such script, or a wrong option.
     """
+    parts = {name: getattr(get_family(name), script) for name in NAMES}
+    parts = {name: part for name, part in parts.items() if part is not None}
     if {"-h", "--help"} & set(argv):
-        tables = {
-            f"of a checkpoint with task={family}": {**CHECKPOINT, **_part(family, script).OPTIONS}
-            for family in _families(script)
-        }
+        tables = {f"of a checkpoint with task={name}": {**CHECKPOINT, **part.options} for name, part in parts.items()}
         print_options(f"python {script}.py checkpoint=<run or file> [key=value ...]", tables)
         return
     given = dict(argument.partition("=")[::2] for argument in argv)
     checkpoint, config = saved_checkpoint(Path(given.get("checkpoint", "")))
-    part = _family_part(checkpoint, config["task"]["name"], script)
-    options = read_options(argv, {**CHECKPOINT, **part.OPTIONS})
+    family = config["task"]["name"]
+    if family not in parts:
+        others = ", ".join(f"task={name}" for name in parts) or "none"
+        raise UsageError(f"{checkpoint}: it is of task={family}, which {script}.py does not know; it knows {others}")
+    options = read_options(argv, {**CHECKPOINT, **parts[family].options})
     del options["checkpoint"]
-    getattr(part, script)(checkpoint, config, **options)
+    parts[family].run(checkpoint, config, **options)
 
 
-def prepare(script: str, argv: list[str], usage: str, heading: str) -> None:
-    """Calls function `script` of the one `data/<module>_<script>.py` with the OPTIONS there.
+def prepare(script: str, part: Script, argv: list[str], usage: str, heading: str) -> None:
+    """Calls `part` with the options of `argv`.
 
     Args:
         usage: what stands behind the script's name.
@@ -48,14 +49,12 @@ def prepare(script: str, argv: list[str], usage: str, heading: str) -> None:
         UsageError: a wrong option.
         KeyboardInterrupt: after a word about how to go on.
     """
-    (module,) = _modules("data", script)
-    part = import_module(f".data.{module}", __package__)
     if {"-h", "--help"} & set(argv):
-        print_options(f"python {script}.py {usage}", {heading: part.OPTIONS})
+        print_options(f"python {script}.py {usage}", {heading: part.options})
         return
-    options = read_options(argv, part.OPTIONS)
+    options = read_options(argv, part.options)
     try:
-        getattr(part, script)(**options)
+        part.run(**options)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on with what is missing", file=sys.stderr)
         raise
@@ -86,25 +85,6 @@ def print_options(usage: str, tables: Mapping[str, Options]) -> None:
         print(f"\n{heading}:")
         for key, (_, comment) in options.items():
             print(f"  {keys[key]:{max(map(len, keys.values()))}}  # {comment}")
-
-
-def _family_part(checkpoint: Path, family: str, script: str) -> ModuleType:
-    if family not in _families(script):
-        others = ", ".join(f"task={name}" for name in _families(script)) or "none"
-        raise UsageError(f"{checkpoint}: it is of task={family}, which {script}.py does not know; it knows {others}")
-    return _part(family, script)
-
-
-def _part(family: str, script: str) -> ModuleType:
-    return import_module(f".tasks.{family}_{script}", __package__)
-
-
-def _families(script: str) -> list[str]:
-    return [module.removesuffix(f"_{script}") for module in _modules("tasks", script)]
-
-
-def _modules(room: str, script: str) -> list[str]:
-    return sorted(file.stem for file in (Path(__file__).parent / room).glob(f"*_{script}.py"))
 
 
 def _typed(key: str, text: str, kind: type) -> Any:

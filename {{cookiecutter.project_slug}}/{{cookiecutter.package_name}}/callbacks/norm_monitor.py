@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..errors import Diverged, require
 from ..files import write_png
+from ..models.base import Task
 from ..norms import PointwiseNorm
-from ..tasks.base import Task
 from .norm_charts import layout
 from .norm_curves import Array, Cloud, chosen_layers, clouds, fit
 from .norm_statistics import gradient_readings, input_readings, labels, named_norms, norm_sums, scalar_readings
@@ -153,7 +153,7 @@ class NormMonitor(L.Callback):
                 self._draw_clouds(trainer, found)
         if not trainer.is_global_zero or len(self.steps) < 2 or not self.alphas[-1]:
             return
-        from .figures import alpha_heat_map  # imports matplotlib
+        from ..figures import alpha_heat_map  # imports matplotlib
 
         self._show(trainer, "alpha", "alpha over depth and step", alpha_heat_map(self.steps, self.alphas))
 
@@ -162,7 +162,7 @@ class NormMonitor(L.Callback):
         seen = [row for row, pair in enumerate(rows) if pair[1] and np.isfinite(_logs(*pair)).all()]  # or has diverged
         if not trainer.is_global_zero or len(seen) < 2:
             return
-        from .figures import alpha_against_inverse_std
+        from ..figures import alpha_against_inverse_std
 
         steps = [self.steps[row] for row in seen]
         alphas, inverse = ([all_rows[row] for row in seen] for all_rows in (self.alphas, self.inverse_stds))
@@ -170,7 +170,7 @@ class NormMonitor(L.Callback):
         self._show(trainer, "alpha_vs_inverse_std", "alpha against 1 over std", picture)
 
     def _draw_clouds(self, trainer: L.Trainer, found: Mapping[str, Cloud]) -> None:
-        from .figures import curves
+        from ..figures import curves
 
         named = dict(zip(self.layers, labels(self.layers), strict=True))
         shown = {named[layer]: (cloud, fit(cloud) if cloud.curve is None else None) for layer, cloud in found.items()}

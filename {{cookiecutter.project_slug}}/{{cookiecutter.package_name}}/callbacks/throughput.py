@@ -7,8 +7,8 @@ from typing import Any
 import lightning as L
 from torch import nn
 
-from ..flops import peak_rate, training_flops
-from ..tasks.base import Task
+from ..models.base import Task
+from .flops import peak_rate, training_flops
 
 
 def reports_by_steps(trainer: L.Trainer) -> bool:

@@ -1,1 +1,56 @@
-"""LightningDataModules, one module for each kind of data; `module:` in configs/data/*.yaml names it."""
+{%- set vit = cookiecutter.families in ("all", "vit") -%}
+{%- set dit = cookiecutter.families in ("all", "dit") -%}
+{%- set llm = cookiecutter.families in ("all", "llm") -%}
+{%- set kinds = {"all": '["images", "latents", "tokens"]', "vit": '["images"]', "dit": '["images", "latents"]', "llm": '["tokens"]'} -%}
+"""LightningDataModules, one for each kind of data; `module:` in configs/data/*.yaml names it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import UsageError
+from .base import DataModule
+
+KINDS = {{ kinds[cookiecutter.families] }}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of data.
+
+    Args:
+        build: `build(seed=..., **section_data)` returns the data module.
+        pixels: `pixels(section_data)` returns a function from what the network sees (B, C, H, W) to pixels in 0..1.
+        shows_pixels: `shows_pixels(section_data)` is False where `pixels` has no images to show.
+        identity: `identity(section_data)` returns a text that changes with what `pixels` gives.
+    """
+
+    build: Callable[..., DataModule]
+    pixels: Callable[..., Callable[[Tensor], Tensor]] | None = None
+    shows_pixels: Callable[[Mapping[str, Any]], bool] | None = None
+    identity: Callable[[Mapping[str, Any]], str] | None = None
+
+
+def get_kind(name: str) -> Kind:
+    """Returns a kind of data by name; only then are its modules and libraries imported."""
+{%- if vit or dit %}
+    if name == "images":
+        from . import images, images_pixels
+
+        return Kind(images.Images, images_pixels.pixels, images_pixels.shows_pixels, images_pixels.identity)
+{%- endif %}
+{%- if dit %}
+    if name == "latents":
+        from . import latents, latents_pixels
+
+        return Kind(latents.Latents, latents_pixels.pixels, latents_pixels.shows_pixels, latents_pixels.identity)
+{%- endif %}
+{%- if llm %}
+    if name == "tokens":
+        from .tokens import Tokens
+
+        return Kind(Tokens)
+{%- endif %}
+    raise UsageError(f"data.module={name}: there is no such kind of data; choose from {', '.join(KINDS)}")

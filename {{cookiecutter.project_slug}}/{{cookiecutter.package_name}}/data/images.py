@@ -135,8 +135,3 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
             seed_all(self.seed, epoch, index)
         number = int(self.indices[index])
         return self.transform(self.source[number].convert(self.mode)), int(self.source.targets[number])
-
-
-def build(**settings: Any) -> Images:
-    """The data module of a config's section `data`."""
-    return Images(**settings)

@@ -109,8 +109,3 @@ class LatentSet(Dataset[tuple[Tensor, int]]):
 
 def as_tensor(array: Any) -> Tensor:
     return torch.from_numpy(array.astype("float32"))
-
-
-def build(**settings: Any) -> Latents:
-    """The data module of a config's section `data`."""
-    return Latents(**settings)

@@ -135,8 +135,3 @@ class WindowSet(Dataset[Batch]):
 def whole_batch(batch: Batch) -> Batch:
     """The dataset has made it already."""
     return batch
-
-
-def build(**settings: Any) -> Tokens:
-    """The data module of a config's section `data`."""
-    return Tokens(**settings)

@@ -1,1 +1,34 @@
-"""Networks. Each family is one module with a `build(norm_layer, **settings)`; they know norms and torch, no more."""
+{%- set vit = cookiecutter.families in ("all", "vit") -%}
+{%- set dit = cookiecutter.families in ("all", "dit") -%}
+{%- set llm = cookiecutter.families in ("all", "llm") -%}
+"""Model families, one folder each. For one more, add its folder, and two lines here."""
+
+from ..errors import UsageError
+from .family import Family, Script
+
+NAMES = {{ '["vit", "dit", "llm"]' if cookiecutter.families == "all" else '["' ~ cookiecutter.families ~ '"]' }}
+
+__all__ = ["NAMES", "Family", "Script", "get_family"]
+
+
+def get_family(name: str) -> Family:
+    """Returns a family by name; only then are its modules and libraries imported."""
+{%- if vit %}
+    if name == "vit":
+        from .vit import VIT
+
+        return VIT
+{%- endif %}
+{%- if dit %}
+    if name == "dit":
+        from .dit import DIT
+
+        return DIT
+{%- endif %}
+{%- if llm %}
+    if name == "llm":
+        from .llm import LLM
+
+        return LLM
+{%- endif %}
+    raise UsageError(f"task.name={name}: there is no such family; choose from {', '.join(NAMES)}")

@@ -1,0 +1,156 @@
+"""The objectives' losses against formulas in float64."""
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.models.dit.objectives import DDPM, ByStep, Flow, build
+from {{cookiecutter.package_name}}.models.dit.sampling import check_steps, draws
+
+BETA = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+KEPT = (1 - BETA).cumprod(0)  # share of the data's variance in x_s
+STEPS = torch.tensor([0, 1, 2, 10, 100, 500, 998, 999])
+LABELS = torch.zeros(len(STEPS), dtype=torch.long)
+
+
+class Told:
+    """Says what it is told, whatever it is asked."""
+
+    def __init__(self, answer: Tensor) -> None:
+        self.answer = answer
+
+    def __call__(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        self.x, self.t = x, t
+        return self.answer
+
+
+def test_the_flow_loss_is_the_velocitys_squared_error() -> None:
+    _, (x, noise, out) = draws(range(3), (4, 2, 2, 2))
+    t = torch.tensor([0.0, 0.25, 0.5, 0.9])
+    labels, times = torch.zeros(4, dtype=torch.long), t[:, None, None, None]
+    net = Told(out)
+    losses = Flow().loss(net, x, labels, t, noise)
+    torch.testing.assert_close(net.x, noise + times * (x - noise))
+    torch.testing.assert_close(losses, (out - (x - noise)).square().mean((1, 2, 3)))
+    weighted = Flow(prediction="data").loss(net, x, labels, t, noise)
+    torch.testing.assert_close(weighted, ((out - x) / (1 - times)).square().mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (-0.8, 0.8)])
+def test_logit_normal_times_have_their_quantiles(mean: float, std: float) -> None:
+    objective = Flow(time="logit_normal", time_mean=mean, time_std=std)
+    quantiles = objective.times(torch.tensor([0.5, 0.841345, 0.158655, 0.977250]))
+    expected = torch.tensor([mean, mean + std, mean - std, mean + 2 * std]).sigmoid()
+    torch.testing.assert_close(quantiles, expected, atol=1e-4, rtol=0)
+    ends = objective.times(torch.tensor([0.0, 1.0]))
+    assert (ends > 0).all()
+    assert (ends < 1).all()
+
+
+def test_uniform_times() -> None:
+    uniform = torch.tensor([0.0, 0.00099, 0.001, 0.5, 0.99999, 1.0])
+    assert Flow().times(uniform).equal(uniform)
+    assert (1000 * DDPM().times(uniform)).round().tolist() == [0, 0, 1, 500, 999, 999]
+    assert (1000 * DDPM().times((torch.arange(1000) + 0.5) / 1000)).round().tolist() == list(range(1000))
+
+
+def test_ddpm_adds_noise_as_diffusers_does() -> None:
+    _, (x, noise) = draws([3, 4], (len(STEPS), 3, 2, 2))
+    noisy = DDPM().noisy(x, STEPS / 1000, noise)
+    kept = KEPT[STEPS][:, None, None, None]
+    torch.testing.assert_close(noisy, (kept.sqrt() * x + (1 - kept).sqrt() * noise).float())
+    scheduler: Any = DDPMScheduler()  # its defaults are the paper's schedule
+    torch.testing.assert_close(noisy, scheduler.add_noise(x, noise, STEPS), atol=1e-4, rtol=1e-4)
+
+
+def way_back(x: Tensor, x_s: Tensor, step: int) -> Normal:
+    """q(x_s-1 | x_s, x) by Bayes: a product of two normal densities of x_s-1, of which precisions add up."""
+    from_data, from_next = 1 / (1 - KEPT[step - 1]), (1 - BETA[step]) / BETA[step]
+    precision = from_data + from_next
+    mean = (KEPT[step - 1].sqrt() * x * from_data + (1 - BETA[step]).sqrt() * x_s / BETA[step]) / precision
+    return Normal(mean, precision.rsqrt().expand_as(mean))
+
+
+def bound(x: Tensor, noise: Tensor, predicted: Tensor, v: Tensor, step: int) -> Tensor:
+    """In bits, float64: the term of the variational bound of one step."""
+    x_s = KEPT[step].sqrt() * x + (1 - KEPT[step]).sqrt() * noise
+    guess = (x_s - (1 - KEPT[step]).sqrt() * predicted) / KEPT[step].sqrt()
+    low = way_back(x, x_s, max(step, 1)).variance.log()
+    std = (low + (v + 1) / 2 * (BETA[step].log() - low)).exp().sqrt()
+    if step:
+        nats = kl_divergence(way_back(x, x_s, step), Normal(way_back(guess, x_s, step).mean, std))
+    else:
+        above, below = (Normal(guess, std).cdf(x + sign / 255) for sign in (1, -1))
+        share = torch.where(x > 0.999, 1 - below, torch.where(x < -0.999, above, above - below))
+        nats = -share.log()
+    return nats / torch.log(torch.tensor(2.0))
+
+
+def test_the_ddpm_loss_is_squared_error_and_bound() -> None:
+    """Of x on the 256 levels, the outermost included."""
+    _, (x, noise, off, v) = draws(range(4), (len(STEPS), 2, 4, 4))
+    x = (x.clamp(-1, 1) * 127.5 + 127.5).round() / 127.5 - 1
+    predicted, v = noise + 0.3 * off, v.clamp(-1, 1)
+    net = Told(torch.cat((predicted, v), dim=1))
+    losses = DDPM().loss(net, x, LABELS, STEPS / 1000, noise)
+    for row, step in enumerate(STEPS.tolist()):
+        data, added, guess, spread = (part[row].double() for part in (x, noise, predicted, v))
+        expected = (guess - added).square().mean() + bound(data, added, guess, spread, step).mean()
+        assert losses[row].item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_the_bound_trains_the_variance_alone() -> None:
+    _, (x, noise, out, v) = draws(range(4), (len(STEPS), 2, 4, 4))
+    predicted, v = out.requires_grad_(), v.clamp(-1, 1).requires_grad_()
+    DDPM().loss(Told(torch.cat((predicted, v), dim=1)), x, LABELS, STEPS / 1000, noise).sum().backward()
+    assert predicted.grad is not None
+    assert v.grad is not None
+    torch.testing.assert_close(predicted.grad, 2 * (predicted - noise).detach() / noise[0].numel())
+    assert v.grad.isfinite().all()
+    assert (v.grad[STEPS > 0] != 0).all()
+
+
+def test_numbers_by_step_are_sent_to_a_device_once() -> None:
+    """Also during a validation, and training can use what that has left."""
+    table, t = ByStep(torch.arange(4.0), torch.arange(4.0) + 0.5), torch.tensor([0.75, 0.0, 0.25])
+    with torch.inference_mode():
+        first = table.at(t)
+    assert first.shape == (2, 3, 1, 1, 1)
+    assert first.flatten(1).tolist() == [[3, 0, 1], [3.5, 0.5, 1.5]]
+    for device in (torch.device("cpu"), torch.device("meta")):
+        assert table.at(t.to(device)).device == device
+        copy = table.copies[device]
+        assert not copy.is_inference()
+        table.at(t.to(device))
+        assert table.copies[device] is copy
+
+
+def test_losses_are_finite_and_fp32_for_the_worst_prediction() -> None:
+    x = torch.full((len(STEPS), 2, 1, 1), 4.0)
+    x[:, 1] = -0.5
+    for objective in (Flow(), Flow(prediction="data"), DDPM()):
+        out = torch.full((len(STEPS), 2 * objective.outputs, 1, 1), -30.0)
+        out[:, 2:] = -1
+        losses = objective.loss(Told(out.bfloat16()), x, LABELS, STEPS / 1000, torch.zeros_like(x))
+        assert losses.dtype == torch.float32
+        assert losses.isfinite().all()
+
+
+def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="steps=1001: expected at least 1, and at most 1000"):
+        check_steps(DDPM(), "steps", 1001)
+    check_steps(Flow(), "steps", 1001)
+    with pytest.raises(UsageError, match=r"objective.name=edm: choose from flow, ddpm"):
+        build("edm", 1)
+    with pytest.raises(UsageError, match=r"objective.outputs=1: ddpm has 2"):
+        build("ddpm", 1)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(UsageError, match="objective=ddpm needs the package diffusers: uv sync --extra latents"):
+        build("ddpm", 2)
+    assert isinstance(build("flow", 1), Flow)

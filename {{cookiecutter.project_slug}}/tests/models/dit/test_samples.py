@@ -1,0 +1,129 @@
+"""The pictures that training shows of what the net draws."""
+
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import sample
+from {{cookiecutter.package_name}}.build import build_data, build_task
+from {{cookiecutter.package_name}}.config import compose, plain
+from {{cookiecutter.package_name}}.data.images_pixels import pixels
+from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.models.dit.module import DiTTask
+from {{cookiecutter.package_name}}.models.dit.samples import Samples, spread
+
+from .tiny import TINY
+
+TILE = 64 + 4  # an image of 8 x 8, and the gap
+
+
+def train(folder: Path, *argv: str, n: int = 12, steps: int = 3, **options) -> tuple[DiTTask, L.Trainer]:
+    cfg = compose([*TINY.argv, "ema.decay=0.5", "monitor.every_n_steps=0", *argv])
+    data, task = build_data(cfg), build_task(cfg)
+    assert isinstance(task, DiTTask)
+    task.callbacks = [Samples(pixels(plain(cfg.data)), n, steps)]
+    trainer = L.Trainer(
+        **{"accelerator": "cpu", "max_steps": 8, "limit_train_batches": 4, "limit_val_batches": 1, **options},
+        default_root_dir=folder,
+        logger=TensorBoardLogger(folder, name="", version=""),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(task, datamodule=data)
+    (folder / "checkpoints").mkdir()
+    saved = {"config": plain(cfg), "global_step": 8, "state_dict": task.state_dict()}
+    torch.save(saved, folder / "checkpoints" / "last.ckpt")
+    return task, trainer
+
+
+def picture(path: Path) -> np.ndarray:
+    with Image.open(path) as opened:
+        return np.asarray(opened).astype(int)
+
+
+def image_steps(folder: Path) -> dict[str, list[int]]:
+    events = EventAccumulator(str(folder), size_guidance={"images": 0})
+    events.Reload()
+    return {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}
+
+
+def test_they_are_what_sample_draws_without_guidance(tmp_path: Path) -> None:
+    """So the average's, and the last ones."""
+    train(tmp_path)
+    sample.main([f"checkpoint={tmp_path}", "n=12", "steps=3"])
+    ours, theirs = picture(tmp_path / "samples.png"), picture(tmp_path / "samples-1.png")
+    assert np.abs(ours - theirs).max() <= 1
+    assert ours.shape == (2 * TILE - 4, 10 * TILE - 4), "a column for each class"
+    assert image_steps(tmp_path) == {"samples": [4, 8], "trajectory": [4, 8]}, "not twice at the end"
+
+
+def test_the_way_of_a_sample(tmp_path: Path) -> None:
+    train(tmp_path, n=4)
+    samples, ways = picture(tmp_path / "samples.png"), picture(tmp_path / "trajectory.png")
+    assert ways.shape == (4 * TILE - 4, 4 * TILE - 4), "noise and three steps of four samples"
+    for number in range(4):
+        assert (ways[number * TILE :, 3 * TILE :][:64] == samples[:, number * TILE :][:64, :64]).all()
+        assert ways[number * TILE :, :64][:64].std() > 60, "noise"
+
+
+def test_ten_places_on_a_long_way(tmp_path: Path) -> None:
+    train(tmp_path, n=7, steps=30, max_steps=1)
+    assert picture(tmp_path / "trajectory.png").shape == (5 * TILE - 4, 10 * TILE - 4)
+
+
+def test_a_run_that_never_validates_has_them_too(tmp_path: Path) -> None:
+    train(tmp_path, limit_val_batches=0)
+    assert image_steps(tmp_path) == {"samples": [8], "trajectory": [8]}
+
+
+def test_training_goes_on_as_if_nobody_had_looked(tmp_path: Path) -> None:
+    argv = ["norm=bn", "ema.decay=0"]
+    (one, _), (other, trainer) = train(tmp_path / "on", *argv), train(tmp_path / "off", *argv, n=0)
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+    assert not (tmp_path / "off" / "samples.png").exists()
+    other.net.get_submodule("blocks.0").eval()
+    modes, state = [module.training for module in other.modules()], torch.get_rng_state()
+    Samples(lambda images: images.cpu().clamp(0, 1), 2, 2).on_train_end(trainer, other)
+    assert (tmp_path / "off" / "samples.png").exists()
+    assert [module.training for module in other.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_evaluation_draws_none(tmp_path: Path) -> None:
+    task, trainer = train(tmp_path)
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    (tmp_path / "samples.png").unlink()
+    task.callbacks = [Samples(lambda images: images.cpu().clamp(0, 1), 2, 2)]
+    trainer.validate(task, datamodule=data, verbose=False)
+    trainer.test(task, datamodule=data, verbose=False)
+    assert not (tmp_path / "samples.png").exists()
+
+
+def test_the_trainer_s_precision_and_compiled_blocks(tmp_path: Path) -> None:
+    task, trainer = train(tmp_path, precision="bf16-mixed")
+    seen = []
+    task.eval_net.get_submodule("blocks.0.attn.qkv").register_forward_hook(lambda _, __, out: seen.append(out.dtype))
+    task.eval_net.get_submodule("blocks.1").compile(backend="eager")
+    Samples(lambda images: images.cpu().clamp(0, 1), 2, 2).on_train_end(trainer, task)
+    assert set(seen) == {torch.bfloat16}
+
+
+def test_few_of_many_classes() -> None:
+    assert spread(10) == list(range(10))
+    assert spread(3) == [0, 1, 2]
+    assert spread(1000) == [0, 100, 200, 300, 400, 500, 600, 700, 800, 900]
+
+
+def test_refusals() -> None:
+    with pytest.raises(UsageError, match=r"task.samples.n=-1: expected 0 \(off\) or more"):
+        Samples(lambda images: images, n=-1)

@@ -1,0 +1,64 @@
+"""The smallest run of a DiT: two blocks of width 32 on the digits; and images for one of another kind."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from ...runs import Tiny
+
+QUARTERS = ("t_00-25", "t_25-50", "t_50-75", "t_75-100")
+
+TINY = Tiny(
+    family="dit",
+    sizes=[
+        *(
+            "model.depth=2",
+            "model.embed_dim=32",
+            "model.num_heads=2",
+            "data.val_fraction=0.05",
+            "data.test_fraction=0.05",
+        ),
+        *("task.quality.n=24", "task.quality.steps=2", "task.samples.n=10", "task.samples.steps=2"),
+        *("trainer.max_steps=-1", "trainer.val_every_n_steps=0", "optim.lr=1.0e-3"),
+    ],
+    norms=["blocks.0.attn_norm", "blocks.0.ffn_norm", "blocks.1.attn_norm", "blocks.1.ffn_norm", "norm"],
+    metrics={"loss", "fd_24", "asked_class"},
+    training=["trainer.limit_train_batches=20", "trainer.max_epochs=3", "optim.lr=4.0e-3"],
+    learned=0.9,  # of a little more than 1, for predicting the mean velocity
+    starts=[
+        ["data.num_classes=10"],
+        ["data.num_classes=10", "model.init=dit", "model.positions=sines"],
+        ["data.num_classes=10", "model.init=dit", "norm=derf", "model.zero_gates=true"],
+    ],
+    files={"samples.png", "trajectory.png"},
+    refusals=[
+        (["model.patch_size=3"], "model.patch_size=3: it does not divide the image size 8"),
+        (["model.init=normal"], "model.init=normal: choose fan_in or dit"),
+        (["model.outputs=2"], "model.outputs=2: objective=flow wants 1"),
+        (["objective.prediction=noise"], "objective.prediction=noise: choose velocity or data"),
+        (["task.label_dropout=1"], "task.label_dropout=1: expected 0 or more, and less than 1"),
+        (["task.samples.steps=0"], "task.samples.steps=0: expected at least 1"),
+        (["objective=ddpm", "task.quality.steps=1001"], "quality.steps=1001: expected at least 1, and at most 1000"),
+        (["task.quality.n=1"], "task.quality.n=1: expected 2 or more, or 0 (off)"),
+        (["task.quality.sampler=ddim"], "task.quality.sampler=ddim: choose heun or euler"),
+        (["task.quality.guidance=-1"], "task.quality.guidance=-1: expected 0 or more"),
+        (["task.quality.interval=[0.8,0.2]"], "quality.interval=0.8,0.2: expected two rising numbers from 0 to 1"),
+        (["task.quality.interval=[0.5]"], "quality.interval=0.5: expected two rising numbers from 0 to 1"),
+        (["task.monitor=val/acc"], "task.monitor=val/acc, task.monitor_mode=min: choose val/loss (min) or val/fd_500"),
+        (["data.mixup.mixup_alpha=0.2"], "data.mixup: a DiT wants one class an image"),
+        (["task.quality.features=nothing"], "task.quality.features=nothing: it cannot be loaded"),
+    ],
+)
+
+
+def write_images(root: Path, counts: Mapping[str, int], side: int = 8) -> None:
+    """Colour PNGs in two classes, dark and light: root/<split>/<class>/<number>.png, so many in each split."""
+    random = torch.Generator().manual_seed(0)
+    for split, count in counts.items():
+        for number in range(count):
+            folder = root / split / ("dark", "light")[number % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            values = torch.randint(100, (side, side, 3), generator=random) + 150 * (number % 2)
+            Image.fromarray(values.byte().numpy()).save(folder / f"{number}.png")

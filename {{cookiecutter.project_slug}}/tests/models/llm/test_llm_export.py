@@ -1,0 +1,224 @@
+"""Exported folders, as `transformers` loads them: plain LLaMAs, those with a modelling file, and tokenizers."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+import export
+import prepare
+from {{cookiecutter.package_name}}.data.tokens_text import Bytes, codec_of, train_tokenizer
+from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.models.llm import huggingface as llm_hf
+from {{cookiecutter.package_name}}.models.llm.generate import generate
+from {{cookiecutter.package_name}}.models.llm.huggingface import MODELING, load_hf
+from {{cookiecutter.package_name}}.models.llm.model import Llama
+from {{cookiecutter.package_name}}.norms import names
+
+from .llm_nets import save_checkpoint
+from .tiny import TINY
+
+SIZES = [*TINY.argv, "model.num_kv_heads=1"]
+BOTH = ["model.qk_norm=true", "model.embed_scale=true"]
+
+
+@pytest.fixture(autouse=True)
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `transformers` copies the modelling file, which is else in the user's home."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("sys.path", [*sys.path])
+
+
+def exported(folder: Path, *argv: str) -> tuple[Llama, Path]:
+    task = save_checkpoint(folder / "last.ckpt", [*SIZES, "model.embed_scale=false", *argv])
+    export.main([f"checkpoint={folder / 'last.ckpt'}", f"out={folder / 'out'}"])
+    return cast(Llama, task.eval_net).eval(), folder / "out"
+
+
+def loaded(folder: Path, **options: Any) -> Any:
+    """The model, with every weight found and none left over."""
+    found: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    assert not any(found[1].values())
+    return found[0]
+
+
+@torch.no_grad()
+def assert_same(ours: Llama, other: Any) -> None:
+    tokens = torch.randint(257, (2, 16), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours(tokens), other(tokens).logits, rtol=1e-5, atol=1e-5)
+    prompt = tokens[:, :5]
+    options: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    with_cache, without = (other.generate(prompt, use_cache=use, **options)[:, 5:] for use in (True, False))
+    assert torch.equal(with_cache, without)
+    assert torch.equal(torch.tensor(list(generate(ours, prompt.tolist(), 8, temperature=0.0))).T, with_cache)
+
+
+@pytest.mark.parametrize("options", [[], ["model.tied=true"]], ids=str)
+def test_a_plain_llama_needs_no_code_of_ours(tmp_path: Path, options: list[str]) -> None:
+    ours, folder = exported(tmp_path, "norm=rmsnorm", "norm.eps=1e-3", *options)
+    assert not list(folder.glob("*.py"))
+    other = loaded(folder)
+    assert type(other) is LlamaForCausalLM
+    assert_same(ours, other)
+    assert_same(load_hf(folder).eval(), other)
+
+
+@pytest.mark.parametrize("options", [[], ["model.tied=true", *BOTH]], ids=str)
+@pytest.mark.parametrize("norm", names())
+def test_every_norm_with_the_modelling_file(tmp_path: Path, norm: str, options: list[str]) -> None:
+    if norm == "rmsnorm":
+        options = [*options, "model.embed_scale=true"]
+    ours, folder = exported(tmp_path, f"norm={norm}", *options)
+    other = loaded(folder, trust_remote_code=True)
+    assert type(other).__name__ == "NormLlamaForCausalLM"
+    assert_same(ours, other)
+    assert_same(load_hf(folder).eval(), other)
+
+
+def test_the_modelling_file_stands_alone(tmp_path: Path) -> None:
+    _, folder = exported(tmp_path, "norm=dyt")
+    text = (folder / MODELING.name).read_text()
+    imports = [line.split()[1].partition(".")[0] for line in text.splitlines() if line.startswith(("import", "from"))]
+    assert set(imports) == {"collections", "torch", "transformers"}
+    other = loaded(folder, trust_remote_code=True, dtype=torch.bfloat16)
+    kept = {parameter.dtype for name, parameter in other.named_parameters() if name.endswith("alpha")}
+    assert kept == {torch.float32}, "alpha is not rounded"
+    assert other.lm_head.weight.dtype == torch.bfloat16
+    assert other(torch.tensor([[1, 2, 3]])).logits.dtype == torch.bfloat16
+    other.save_pretrained(tmp_path / "again")
+    again = loaded(tmp_path / "again", trust_remote_code=True)
+    torch.testing.assert_close(again(torch.tensor([[1, 2]])).logits, other(torch.tensor([[1, 2]])).logits)
+
+
+def test_the_average_is_what_is_exported(tmp_path: Path) -> None:
+    ours, folder = exported(tmp_path, "norm=rmsnorm", "ema.decay=0.9")
+    assert_same(ours, loaded(folder))
+    weights = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    changed = {name: one + 1 if name.startswith("net.") else one for name, one in weights.items()}
+    torch.save({**torch.load(tmp_path / "last.ckpt", weights_only=True), "state_dict": changed}, tmp_path / "last.ckpt")
+    export.main([f"checkpoint={tmp_path / 'last.ckpt'}", f"out={tmp_path / 'second'}"])
+    assert_same(ours, loaded(tmp_path / "second"))
+
+
+TEXTS = [
+    "def f(x):\n\treturn x  # naïve\r\n",
+    "",
+    "  two  spaces ",
+    "日本 🙂",
+    "\x00\x7f\x85\u2028",
+    "a" * 300,
+    "<s>",
+]
+
+
+def test_bytes_as_a_tokenizer(tmp_path: Path) -> None:
+    _, folder = exported(tmp_path, "norm=rmsnorm")
+    tokenizer, codec = AutoTokenizer.from_pretrained(folder), Bytes()
+    for text in TEXTS:
+        assert tokenizer(text)["input_ids"] == list(text.encode()) == codec.encode(text)
+        assert tokenizer.decode(codec.encode(text)) == text
+        assert tokenizer.decode([*codec.encode(text), 256], skip_special_tokens=True) == text
+    assert tokenizer.decode(list(range(128))) == bytes(range(128)).decode()
+    assert tokenizer.decode([256]) == "<|endoftext|>"
+    assert sorted(tokenizer.get_vocab().values()) == list(range(257))
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (256, 256, 256)
+    assert tokenizer(["ab", "c"], padding=True)["input_ids"] in ([[97, 98], [99, 256]], [[97, 98], [256, 99]])
+    assert len(tokenizer) == 257
+
+
+@pytest.mark.parametrize("template", ["$A", "</s> $A", "$A </s>"])
+def test_the_tokenizer_of_prepared_data(tmp_path: Path, template: str) -> None:
+    """Training adds no tokens to a text, and so the exported one does not, whatever its file would have it add."""
+    text = "the cat sat on the mat, the café\n" * 9
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    library = train_tokenizer([text], 280, "</s>")
+    library.post_processor = TemplateProcessing(single=template, special_tokens=[("</s>", library.token_to_id("</s>"))])
+    library.save(str(tmp_path / "tokenizer.json"))
+    made = [f"source={tmp_path / 'text.txt'}", f"out={tmp_path / 'data'}", f"tokenizer={tmp_path / 'tokenizer.json'}"]
+    prepare.main([*made, "workers=1", "val_fraction=0.0", "test_fraction=0.0"])
+    tiny = [one for one in SIZES if not one.startswith("data.")]
+    data = ["data=tokens", f"data.root={tmp_path / 'data'}", "data.context=16", "data.vocab_size=280"]
+    save_checkpoint(tmp_path / "last.ckpt", [*tiny, "norm=rmsnorm", "model.embed_scale=false", *data])
+    export.main([f"checkpoint={tmp_path / 'last.ckpt'}", f"out={tmp_path / 'out'}"])
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    codec = codec_of({"name": "tokens", "root": str(tmp_path / "data")})
+    for text in TEXTS:
+        assert tokenizer(text)["input_ids"] == codec.encode(text)
+        assert tokenizer.decode(codec.encode(text)) == text
+    assert tokenizer.eos_token_id == codec.eot
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["eos_token_id"], config["vocab_size"]) == (codec.eot, 280)
+
+
+def test_what_the_config_says(tmp_path: Path) -> None:
+    _, folder = exported(tmp_path, "norm=dyt", *BOTH)
+    assert {file.name for file in folder.iterdir()} == {
+        *("config.json", "generation_config.json", "model.safetensors", MODELING.name),
+        *("tokenizer.json", "tokenizer_config.json"),
+    }
+    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1, "who may read one may read all"
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["vocab_size"], config["eos_token_id"], config["max_position_embeddings"]) == (257, 256, 16)
+    assert config["auto_map"] == {
+        "AutoConfig": f"{MODELING.stem}.NormLlamaConfig",
+        "AutoModelForCausalLM": f"{MODELING.stem}.NormLlamaForCausalLM",
+    }
+    model = loaded(folder, trust_remote_code=True)
+    generated = model.generate(max_new_tokens=3)  # without a prompt: from the end-of-document token on
+    assert generated[0, 0] == 256
+    assert model.generation_config.temperature == 0.8
+
+
+def test_a_folder_with_contents_is_left_alone(tmp_path: Path) -> None:
+    _, folder = exported(tmp_path / "run", "norm=rmsnorm")
+    before = (folder / "config.json").stat().st_mtime_ns
+    checkpoint = f"checkpoint={tmp_path / 'run' / 'last.ckpt'}"
+    with pytest.raises(UsageError, match="it is not empty; choose another, nothing is overwritten"):
+        export.main([checkpoint, f"out={folder}"])
+    assert (folder / "config.json").stat().st_mtime_ns == before
+    with pytest.raises(UsageError, match=r"out=.*config\.json: expected a folder, this is a file"):
+        export.main([checkpoint, f"out={folder / 'config.json'}"])
+    with pytest.raises(UsageError, match="out=: name the folder to write"):
+        export.main([checkpoint])
+    (tmp_path / "empty").mkdir()
+    export.main([checkpoint, f"out={tmp_path / 'empty'}"])
+    assert (tmp_path / "empty" / "model.safetensors").exists()
+
+
+def test_nothing_is_left_of_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    save_checkpoint(tmp_path / "last.ckpt", [*SIZES, "norm=dyt"])
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    for out in ("out", "deep/er/out"):
+        with pytest.raises(UsageError, match=r"it cannot be written \(No space left on device\)"):
+            export.main([f"checkpoint={tmp_path / 'last.ckpt'}", f"out={tmp_path / out}"])
+        assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_norm_that_the_modelling_file_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path / "last.ckpt", [*SIZES, "norm=derf"])
+    monkeypatch.setattr(llm_hf, "NORMS", ("dyt", "rmsnorm"))
+    with pytest.raises(UsageError, match=r"norm=derf: llm_hf_modeling\.py has dyt, rmsnorm; add it there"):
+        export.main([f"checkpoint={tmp_path / 'last.ckpt'}", f"out={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("norm", ["dyt", "rmsnorm"])
+def test_the_printed_lines_load_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, norm: str
+) -> None:
+    monkeypatch.setattr("builtins.input", None)  # nobody is asked whether to trust the code
+    exported(tmp_path, f"norm={norm}")
+    first, *code = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"wrote {tmp_path / 'out'}: config.json, ")
+    names: dict[str, Any] = {}
+    exec("\n".join(code), names)
+    text = names["tokenizer"]("def f", return_tensors="pt")
+    assert names["model"](**text).logits.shape == (1, 5, 257)

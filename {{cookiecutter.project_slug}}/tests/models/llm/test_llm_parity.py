@@ -1,0 +1,125 @@
+"""With RMSNorm, the LLaMA is transformers' LlamaForCausalLM: weights, logits and generation, in both directions."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.models.llm.generate import generate
+from {{cookiecutter.package_name}}.models.llm.huggingface import hf_state, load_hf
+from {{cookiecutter.package_name}}.models.llm.model import Llama
+
+from .llm_nets import make, shake, some_tokens
+
+NETS = [{}, {"tied": True}, {"num_kv_heads": 1}, {"num_kv_heads": 4, "rope_base": 500.0, "tied": True}]
+each_net = pytest.mark.parametrize("changes", NETS, ids=str)
+
+
+def theirs(**changes: Any) -> Any:
+    """Written out, not by way of our own config."""
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=changes.get("num_kv_heads", 2),
+        max_position_embeddings=12,
+        rms_norm_eps=1e-6,
+        rope_parameters={"rope_type": "default", "rope_theta": changes.get("rope_base", 10000.0)},
+        tie_word_embeddings=changes.get("tied", False),
+        initializer_range=0.2,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    torch.manual_seed(2)
+    return LlamaForCausalLM._from_config(config, attn_implementation="eager").eval()
+
+
+@torch.no_grad()
+def assert_same(ours: Llama, other: Any) -> None:
+    tokens = some_tokens()
+    torch.testing.assert_close(ours.eval()(tokens), other(tokens).logits, rtol=1e-5, atol=1e-5)
+    prompt = some_tokens(2, 4)
+    expected = other.generate(prompt, max_new_tokens=8, do_sample=False, pad_token_id=0)[:, 4:]
+    got = torch.tensor(list(generate(ours, prompt.tolist(), 8, temperature=0.0))).T
+    assert torch.equal(got, expected)
+
+
+@each_net
+def test_our_weights_there(changes: dict[str, Any]) -> None:
+    ours, other = make(**changes), theirs(**changes)
+    shake(ours)
+    missing, unexpected = other.load_state_dict(hf_state(ours), strict=False)
+    assert (missing, unexpected) == (["lm_head.weight"] if changes.get("tied") else [], [])
+    assert_same(ours, other)
+
+
+@each_net
+def test_their_weights_here(tmp_path: Path, changes: dict[str, Any]) -> None:
+    other = theirs(**changes)
+    shake(other)
+    other.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    ours = load_hf(tmp_path)
+    assert (ours.context, ours.tied) == (12, changes.get("tied", False))
+    assert_same(ours, other)
+
+
+def test_eps_counts(tmp_path: Path) -> None:
+    other = theirs()
+    for eps in (1e-6, 0.3):
+        other.config.rms_norm_eps = eps
+        other.save_pretrained(tmp_path)
+        again = LlamaForCausalLM.from_pretrained(tmp_path).eval()
+        assert_same(load_hf(tmp_path), again)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("model_type", "mistral", "config.json says model_type=mistral, and our net is a llama"),
+        ("hidden_act", "gelu", "config.json says hidden_act=gelu, and our net has silu"),
+        ("attention_bias", True, "config.json says attention_bias=True, and our net has False"),
+        ("rope_parameters", {"rope_type": "linear", "factor": 2.0}, "config.json says rope_type=linear"),
+        ("head_dim", 16, "config.json says head_dim=16, and our net has 8"),
+        ("intermediate_size", 64, "its weights do not fit its config.json"),
+        ("num_hidden_layers", 3, "its weights do not fit its config.json"),
+    ],
+)
+def test_what_ours_does_not_compute_is_refused(tmp_path: Path, key: str, value: Any, words: str) -> None:
+    theirs().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
+    with pytest.raises(UsageError, match=words):
+        load_hf(tmp_path)
+    with pytest.raises(UsageError, match=r"expected config\.json and"):
+        load_hf(tmp_path / "nothing")
+
+
+def test_what_is_damaged_is_refused(tmp_path: Path) -> None:
+    theirs(tied=True).save_pretrained(tmp_path)
+    config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
+    whole, state = config.read_text(), load_file(weights)
+    for content, words in [
+        ('{"model_type": "gpt2", "n_embd": 32}', "config.json says model_type=gpt2, and our net is a llama"),
+        ('{"model_type": "llama"}', "its config.json is none of a LLaMA: KeyError"),
+        (whole[:50], "its config.json is none of a LLaMA: JSONDecodeError"),
+        ("[]", "its config.json is none of a LLaMA: AttributeError"),
+    ]:
+        config.write_text(content)
+        with pytest.raises(UsageError, match=words):
+            load_hf(tmp_path)
+    config.write_text(whole)
+    del state["model.embed_tokens.weight"]
+    save_file(state, weights)
+    with pytest.raises(UsageError, match=r"its weights do not fit its config\.json"):
+        load_hf(tmp_path)
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(UsageError, match="its weights cannot be read: "):
+        load_hf(tmp_path)

@@ -1,0 +1,90 @@
+"""Other texts, and windows in which tokens are replaced."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from {{cookiecutter.package_name}}.data import tokens
+from {{cookiecutter.package_name}}.data.tokens_text import Bytes
+from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.tools.robustness import text as tokens_shift
+from {{cookiecutter.package_name}}.tools.robustness.text import SHARES, ReplacedSet, origin
+
+SECTION = {"name": "stdlib", "root": ""}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return tokens.Tokens(name="stdlib", context=128, vocab_size=257, batch_size=4)
+
+
+def test_share_of_the_inputs_is_replaced_and_no_target(data):
+    windows = data.dataset("test")
+    keys = [(0, index) for index in range(300)]
+    inputs, targets = windows.__getitems__(keys)
+    before = torch.zeros_like(inputs, dtype=torch.bool)
+    for share in SHARES:
+        ours, theirs = ReplacedSet(windows, share).__getitems__(keys)
+        assert theirs.equal(targets)
+        changed = ours != inputs
+        assert 0.8 * share < changed.float().mean().item() < share, "some are replaced by their like"
+        assert not (before & ~changed).any(), "what is replaced stays so at larger shares"
+        before = changed
+    keys = [(0, index) for index in range(len(windows))]
+    inputs, everything = (one.__getitems__(keys)[0] for one in (windows, ReplacedSet(windows, 1.0)))
+    counts = [torch.bincount(ids.flatten(), minlength=257) / ids.numel() for ids in (everything, inputs)]
+    assert (counts[0] - counts[1]).abs().max() < 0.01, "by letters as frequent as in the text"
+
+
+def test_replaced_tokens_follow_from_the_window_alone(data):
+    shown = ReplacedSet(data.dataset("test"), 0.2)
+    batch = shown.__getitems__([(0, 3), (0, 5)])[0]
+    assert batch[1].equal(shown[0, 5][0])
+    assert len(shown) == data.sizes["test"]
+    nothing = tokens_shift.damaged(data, SECTION, "own", 1)
+    assert type(nothing.train_dataloader().dataset) is tokens.WindowSet
+
+
+@pytest.mark.parametrize("kind", ["prose", "tables"])
+def test_other_texts_are_no_part_of_the_library(data, kind):
+    other = origin(data, SECTION, kind)
+    split = other.corpus.splits["test"]
+    ids = np.empty(len(split.tokens), np.int64)
+    split.tokens.read(0, ids)
+    assert other.bytes_per_token["test"] == pytest.approx(np.count_nonzero(ids != 256) / len(ids))
+    assert 200_000 < split.bytes < 300_000
+    train = data.corpus.splits["train"].tokens
+    everything = np.empty(len(train), np.int64)
+    train.read(0, everything)
+    library, text = Bytes().decode(everything), Bytes().decode(ids)
+    pieces = [text[start : start + 200] for start in range(1000, len(text) - 1000, 20_000)]
+    assert len(pieces) > 10
+    assert not any(piece in library for piece in pieces)
+    assert (" the " in text) == (kind == "prose")
+    assert data.corpus.splits["test"].bytes != split.bytes, "the data themselves stay as they were"
+
+
+def test_a_tokenizer_s_own_tokens(data, monkeypatch):
+    class Words(Bytes):
+        eot = 7
+
+        def encode_batch(self, texts):
+            return [np.arange(3) for _ in texts]
+
+    monkeypatch.setattr(tokens_shift, "codec_of", lambda section: Words())
+    monkeypatch.setattr(tokens_shift, "prose", lambda: ["abcd", "\N{EURO SIGN}"])
+    split = origin(data, SECTION, "prose").corpus.splits["val"]
+    ids = np.empty(8, np.int64)
+    split.tokens.read(0, ids)
+    assert (len(split.tokens), split.bytes, ids.tolist()) == (8, 7, [0, 1, 2, 7, 0, 1, 2, 7])
+
+
+def test_a_python_without_these_texts(data, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    with pytest.raises(UsageError, match="shift=text: this Python came without pydoc_data"):
+        origin(data, SECTION, "prose")
+    monkeypatch.setattr(tokens_shift.sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(UsageError, match="encodings holds no sources"):
+        origin(data, SECTION, "tables")

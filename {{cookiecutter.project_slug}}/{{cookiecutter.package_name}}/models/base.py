@@ -1,0 +1,173 @@
+"""What every family's LightningModule shares: optimiser, schedule, clipping, EMA and compilation."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import lightning as L
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from ..distributed import shard, whole
+from ..errors import UsageError
+from .mean import Mean
+from .optim import SCHEDULES, lr_factor, parameter_groups
+
+
+class Task(L.LightningModule):
+    """A net with its objective. Subclasses write `training_step`, `evaluate_batch`, the metrics and `net_inputs`.
+
+    Args:
+        net: the network; `self.net` is what trains, `self.eval_net` what is validated, tested and sampled from.
+        optim: section `optim` of the config.
+        schedule: section `schedule`.
+        ema_decay: of an exponential moving average of the net's parameters and buffers, kept after every optimiser
+            step; 0 for none. Early on the decay is (1 + n) / (10 + n) after n steps, so that the average forgets the
+            initial weights.
+        compile: whether `net` runs through `torch.compile`, in the pieces that `compiled_parts` says.
+        seed: of the weights of a net that is drawn late, once it is sharded.
+    """
+
+    unit = "samples"  # what throughput counts
+    units_per_sample = 1
+    classifies = False  # whether the net's outputs are logits, in their last dimension
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optim: Mapping[str, Any],
+        schedule: Mapping[str, Any],
+        ema_decay: float = 0.0,
+        compile: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check(optim, schedule, ema_decay)
+        self.net = net
+        self.ema = copy.deepcopy(net).requires_grad_(False) if ema_decay else None
+        self.optim, self.schedule, self.ema_decay = dict(optim), dict(schedule), ema_decay
+        self.compiled, self.seed = compile, seed
+        self._losses = nn.ModuleDict({stage: Mean() for stage in ("val", "test")})
+
+    @property
+    def eval_net(self) -> nn.Module:
+        return self.net if self.ema is None else self.ema
+
+    def net_inputs(self, batch: Any) -> tuple[Any, ...]:
+        """What the net is called with for this batch, for its outputs."""
+        raise NotImplementedError
+
+    def watched_inputs(self, batch: Any) -> tuple[Any, ...]:
+        """The same for those who look at its layers alone, where that takes less memory."""
+        return self.net_inputs(batch)
+
+    def evaluate_batch(self, stage: str, batch: Any, batch_idx: int) -> None:
+        """What validation ("val") and test ("test") measure of `eval_net`."""
+        raise NotImplementedError
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.evaluate_batch("val", batch, batch_idx)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.evaluate_batch("test", batch, batch_idx)
+
+    def mean_loss(self, stage: str) -> Mean:
+        """Of all that is evaluated at this stage, over all devices."""
+        return cast(Mean, self._losses[stage])
+
+    def configure_model(self) -> None:
+        """Compiles in place, so that the keys of the state dict stay as they are, and shards where FSDP is asked for.
+
+        All before DDP wraps. Lightning calls this for every stage: what is done already stays.
+        """
+        for net in dict.fromkeys((self.net, self.eval_net)):
+            if self.compiled:
+                compile_parts(self.compiled_parts(net))
+            if self.device_mesh is not None:
+                shard(net, self.device_mesh["data_parallel"], str(self.trainer.precision), self.seed)
+
+    @property
+    def logs_this_step(self) -> bool:
+        """Whether Lightning logs what comes of the optimiser step at hand."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return (self.trainer.global_step + 1) % every == 0
+
+    def compiled_parts(self, net: nn.Module) -> list[nn.Module]:
+        """The blocks of a net that has some, which torch compiles once for all that are alike; else the net."""
+        blocks = getattr(net, "blocks", None)
+        return list(blocks) if isinstance(blocks, nn.ModuleList | nn.Sequential) else [net]
+
+    def configure_optimizers(self) -> Any:
+        total = int(self.trainer.estimated_stepping_batches)
+        optimizer = self.make_optimizer(self._may_fuse())
+        warmup = self.schedule["warmup_steps"] or round(self.schedule["warmup_share"] * total)
+        factor = lr_factor(self.schedule["name"], total, warmup, self.schedule["final_factor"])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+    def make_optimizer(self, fused: bool) -> torch.optim.Optimizer:
+        groups = parameter_groups(self.net, self.optim["lr"], self.optim["weight_decay"], self.optim["alpha_lr_factor"])
+        return torch.optim.AdamW(groups, betas=tuple(self.optim["betas"]), fused=fused)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        if self.logs_this_step:  # not by self.log, which copies a number to the device
+            for logger in self.trainer.loggers:
+                logger.log_metrics({"lr": optimizer.param_groups[0]["lr"]}, self.trainer.global_step)
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Clips the norm of all gradients to `optim.clip_norm` (0: not at all), and logs what it was before."""
+        gradients = [parameter.grad for parameter in self.net.parameters() if parameter.grad is not None]
+        norm = whole(nn.utils.get_total_norm(gradients))
+        if self.optim["clip_norm"]:
+            nn.utils.clip_grads_with_norm_(self.net.parameters(), self.optim["clip_norm"], norm)
+        self.log("train/grad_norm", norm)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.ema is not None:
+            step = self.trainer.global_step + 1  # counted once this hook returns
+            update_average(self.ema, self.net, min(self.ema_decay, (1 + step) / (10 + step)))
+
+    def _may_fuse(self) -> bool:
+        """Fused AdamW unscales fp16 gradients itself, after the clipping that should see them unscaled."""
+        return self.trainer.precision != "16-mixed" and self.device.type in ("cpu", "cuda")
+
+
+def compile_parts(parts: Sequence[nn.Module]) -> None:
+    """In place."""
+    # Blocks share one limit of compilations, and may all differ, in their rate of stochastic depth say.
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, 2 * len(parts))
+    for part in parts:
+        if part._compiled_call_impl is None:
+            part.compile()
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, net: nn.Module, decay: float) -> None:
+    """decay * average + (1 - decay) * net, in place: parameters and buffers; whole numbers are those of net."""
+    for kind in (nn.Module.parameters, nn.Module.buffers):  # apart: FSDP shards the parameters alone
+        pairs = list(zip(kind(average), kind(net), strict=True))
+        floats = [(one, other) for one, other in pairs if one.is_floating_point()]
+        if floats:
+            torch._foreach_lerp_([one for one, _ in floats], [other for _, other in floats], 1 - decay)
+        for one, other in pairs:
+            if not one.is_floating_point():
+                one.copy_(other)
+
+
+def _check(optim: Mapping[str, Any], schedule: Mapping[str, Any], ema_decay: float) -> None:
+    for key in ("lr", "weight_decay", "alpha_lr_factor", "clip_norm"):
+        if optim[key] < 0:
+            raise UsageError(f"optim.{key}={optim[key]}: expected 0 or more")
+    betas = optim["betas"]
+    if len(betas) != 2 or not all(isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in betas):
+        raise UsageError(f"optim.betas={list(betas)}: expected two numbers from 0 to below 1, as in [0.9,0.999]")
+    for key, value in {"schedule.warmup_share": schedule["warmup_share"], "ema.decay": ema_decay}.items():
+        if not 0 <= value < 1:
+            raise UsageError(f"{key}={value}: expected 0 or more, and less than 1")
+    if schedule["name"] not in SCHEDULES:
+        raise UsageError(f"schedule.name={schedule['name']}: choose from {', '.join(SCHEDULES)}")
+    for key in ("warmup_steps", "final_factor"):
+        if schedule[key] < 0:
+            raise UsageError(f"schedule.{key}={schedule[key]}: expected 0 or more")

@@ -1,0 +1,75 @@
+"""Networks from a config, without Lightning: its import takes seconds, for which a sample need not wait."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from ..config import plain
+from ..errors import UsageError, require
+from ..norms import has_batch_norm, make_norm
+from ..runs import load_checkpoint
+from . import get_family
+
+DTYPES = {"64": torch.float64, "bf16": torch.bfloat16, "16": torch.float16}
+
+
+def build_net(cfg: DictConfig, device: torch.device | str | None = None) -> nn.Module:
+    """The network, drawn from the run's seed; on the "meta" device it takes no memory.
+
+    Raises:
+        UsageError: a value out of range, or some that do not fit together.
+    """
+    options = {key: value for key, value in plain(cfg.norm).items() if key not in ("name", "normalizes")}
+    torch.manual_seed(cfg.seed)
+    model = plain(cfg.model)
+    net: nn.Module = get_family(cfg.task.name).build_model(
+        partial(make_norm, cfg.norm.name, **options), device=device, **model
+    )
+    twice = model.get("checkpointing", False) and has_batch_norm(net)
+    require(not twice, "model.checkpointing=true: norm=bn would count every batch twice; take another norm, or false")
+    return net
+
+
+def trained_net(cfg: DictConfig, checkpoint: Path) -> nn.Module:
+    """The network of a checkpoint as its run validated it, the moving average where it has one, in eval mode.
+
+    Raises:
+        UsageError: the weights do not fit.
+    """
+    net = build_net(cfg)
+    weights = load_checkpoint(checkpoint, "cpu")["state_dict"]
+    ours = "ema." if any(name.startswith("ema.") for name in weights) else "net."
+    try:
+        net.load_state_dict({name.removeprefix(ours): one for name, one in weights.items() if name.startswith(ours)})
+    except RuntimeError as error:
+        raise UsageError(f"{checkpoint}: its weights do not fit this net; was the code changed?") from error
+    return net.eval()
+
+
+def set_precision(net: nn.Module, precision: str | int | None) -> torch.dtype | None:
+    """Casts `net` in place where `precision`, the trainer's, says "true"; returns the dtype to compute in otherwise."""
+    kind, _, how = str(precision).partition("-")
+    dtype = DTYPES.get(kind)
+    if dtype is not None and (how == "true" or kind == "64"):
+        net.to(dtype)
+        return None
+    return dtype
+
+
+def find_device(name: str) -> torch.device:
+    """The device called `name`, as in cuda:1; "auto" is the accelerator if there is one.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        found = torch.empty(0, device=name).device
+    except (AssertionError, ImportError, RuntimeError) as error:  # by the kind of device
+        raise UsageError(f"device={name}: PyTorch finds no such device here; auto takes what there is") from error
+    require(found.type != "meta", f"device={name}: it computes nothing; auto takes what there is")
+    return found

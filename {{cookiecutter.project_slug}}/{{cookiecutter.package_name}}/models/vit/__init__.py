@@ -1,0 +1,29 @@
+"""Vision transformers for image classification."""
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from ..family import Family
+from .model import build as build_model
+from .module import build as build_module
+from .pretrained import pretrained as load_pretrained
+
+
+def example_batch(cfg: DictConfig, samples: int) -> tuple[Tensor, Tensor]:
+    """Images (B, C, H, W) and their classes (B,)."""
+    images = torch.randn(samples, cfg.model.in_chans, cfg.model.img_size, cfg.model.img_size)
+    return images, torch.randint(cfg.model.num_classes, (samples,))
+
+
+VIT = Family(
+    name="vit",
+    build_model=build_model,
+    build_module=build_module,
+    example_batch=example_batch,
+    example_data=["data=imagenet"],
+    example_samples=64,
+    pretrained=load_pretrained,
+    resized=("head",),
+    shift_metric=("acc", "max"),
+)

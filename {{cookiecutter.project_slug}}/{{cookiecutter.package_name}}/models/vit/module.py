@@ -1,0 +1,68 @@
+"""Image classification."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from ...errors import UsageError
+from ..base import Task
+
+
+class ViTTask(Task):
+    """Cross entropy on class indices (B,) or, after Mixup or CutMix, on class probabilities (B, K).
+
+    Validation and test log the mean of the plain cross entropy over all images, and top-1 and top-5 accuracy.
+
+    Args:
+        num_classes: K.
+        label_smoothing: share of the target spread evenly over the classes, in training only.
+    """
+
+    classifies = True
+
+    def __init__(self, net: nn.Module, num_classes: int, label_smoothing: float = 0.0, **base: Any) -> None:
+        super().__init__(net, **base)
+        if not 0 <= label_smoothing < 1:
+            raise UsageError(f"task.label_smoothing={label_smoothing}: expected 0 or more, and less than 1")
+        self.label_smoothing = label_smoothing
+        metrics = MetricCollection(
+            {"acc": _accuracy(num_classes, 1), "acc5": _accuracy(num_classes, min(5, num_classes))}
+        )
+        self.metrics = nn.ModuleDict({stage: metrics.clone(prefix=f"{stage}/") for stage in ("val", "test")})
+
+    def net_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor]:
+        return (batch[0],)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, target = batch
+        loss = F.cross_entropy(self.net(images).float(), target, label_smoothing=self.label_smoothing)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def evaluate_batch(self, stage: str, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        images, target = batch
+        logits = self.eval_net(images).float()
+        loss, metrics = self.mean_loss(stage), self.metrics[stage]
+        assert isinstance(metrics, MetricCollection)
+        loss.update(F.cross_entropy(logits, target, reduction="sum"), len(target))
+        metrics.update(logits, target)
+        self.log(f"{stage}/loss", loss, prog_bar=True)
+        self.log_dict(metrics)
+
+
+def build(net: nn.Module, cfg: DictConfig, **base: Any) -> ViTTask:
+    """The task of `cfg`, whose model was made for the data's classes."""
+    monitors = {"val/acc": "max", "val/acc5": "max", "val/loss": "min"}
+    monitor, mode = cfg.task.monitor, cfg.task.monitor_mode
+    if monitors.get(monitor) != mode:
+        choice = ", ".join(f"{tag} ({best})" for tag, best in monitors.items())
+        raise UsageError(f"task.monitor={monitor}, task.monitor_mode={mode}: choose from {choice}")
+    return ViTTask(net, num_classes=cfg.model.num_classes, label_smoothing=cfg.task.label_smoothing, **base)
+
+
+def _accuracy(num_classes: int, top_k: int) -> MulticlassAccuracy:
+    return MulticlassAccuracy(num_classes, top_k=top_k, average="micro", validate_args=False)

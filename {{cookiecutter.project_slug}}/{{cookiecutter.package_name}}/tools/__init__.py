@@ -1,0 +1,1 @@
+"""Optional tools: nothing in the rest of the package imports them."""

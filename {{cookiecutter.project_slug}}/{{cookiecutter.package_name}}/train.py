@@ -1,0 +1,182 @@
+"""Training and evaluation from start to end: what `train.py` and `evaluate.py` do once the config stands."""
+
+import sys
+from functools import partial
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import lightning as L
+from omegaconf import DictConfig
+
+from .build import build_data, build_loggers, build_net, build_task, build_trainer, training_device
+from .callbacks.checkpoint import BestCheckpoint, LastCheckpoint
+from .callbacks.divergence import Divergence
+from .callbacks.hparams import HParams
+from .callbacks.norm_curves import check_chosen
+from .callbacks.norm_monitor import NormMonitor
+from .callbacks.progress import ProgressBar, ProgressLines
+from .callbacks.record import ConfigRecord
+from .callbacks.resume import ExactResume
+from .callbacks.seeding import StepSeeding
+from .callbacks.throughput import Throughput
+from .callbacks.validation import FinalValidation
+from .cli import quiet
+from .config import plain
+from .data.base import DataModule
+from .devices import process_count
+from .errors import Diverged, UsageError, require
+from .models.base import Task
+from .models.pretrained import initialise_
+from .runs import Run, best_checkpoint, load_checkpoint, open_run
+from .show import print_summary, print_tree
+from .summary import peak_memory_bytes, write_summary
+
+
+def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
+    """Fits, tests the best checkpoint, and writes and prints the summary.
+
+    Returns:
+        The run directory, and the metrics and costs that its `summary.json` holds.
+
+    Raises:
+        UsageError: the config asks for something that cannot be; nothing is left behind.
+    """
+    quiet()
+    require(0 <= cfg.seed < 2**32, f"seed={cfg.seed}: expected a whole number from 0 to 4294967295")
+    require(cfg.save_every_n_steps >= 0, f"save_every_n_steps={cfg.save_every_n_steps}: expected 0 or more")
+    data = build_data(cfg)
+    data.prepare_data()  # a download that fails does so before anything is made
+    data.check_trainable(cfg.data.total_batch_size // data.batch_size)  # and before a net for a context of millions
+    for split in data.sizes:
+        _check_limit(cfg, data, split)
+    task = build_task(cfg, training_device(cfg))
+    check_chosen(cfg.monitor.curves, task.net)
+    with open_run(cfg) as run:
+        if cfg.init.weights and run.checkpoint is None:
+            initialise_(task, cfg, data)
+        return run.path, _train(cfg, run, data, task)
+
+
+def evaluate(cfg: DictConfig, checkpoint: Path, split: str) -> dict[str, float]:
+    """The metrics of a checkpoint on `split`, "val" or "test", as training would have printed them; printed here too.
+
+    Raises:
+        UsageError: no such split, data of other classes or sizes, or weights that do not fit the net.
+    """
+    data, task = restored(cfg, checkpoint, split)
+    progress = [ProgressBar(refresh_rate=10)] if sys.stdout.isatty() else []
+    trainer = build_trainer(
+        cfg, logger=False, enable_checkpointing=False, callbacks=progress, enable_progress_bar=bool(progress)
+    )
+    metrics = measured(trainer, task, data, split)
+    if trainer.is_global_zero:
+        for tag, value in metrics.items():
+            print(f"{tag} {value:.6f}")
+    return metrics
+
+
+def restored(cfg: DictConfig, checkpoint: Path, split: str) -> tuple[DataModule, Task]:
+    """The data of `cfg`, and the task with a checkpoint's weights.
+
+    Raises:
+        UsageError: as `evaluate` says.
+    """
+    require(split in ("val", "test"), f"split={split}: choose val or test")
+    quiet()
+    saved = load_checkpoint(checkpoint, "cpu")
+    trained_on = saved["config"]["data"]
+    data = build_data(cfg)
+    for key, found in data.found.items():
+        was = trained_on.get(key, found)
+        require(found == was, f"data: the net was trained on {key}={was}, and these have {key}={found}")
+    task = build_task(cfg)
+    data.prepare_data()
+    _check_limit(cfg, data, split)
+    try:
+        task.load_state_dict(saved["state_dict"])
+    except RuntimeError as error:
+        raise UsageError(f"{checkpoint}: its weights do not fit this net; was the code changed?") from error
+    return data, task
+
+
+def measured(trainer: L.Trainer, task: Task, data: DataModule, split: str) -> dict[str, float]:
+    """The metrics of `task` on a split of `data`, by their tags.
+
+    Raises:
+        UsageError: the split is empty.
+    """
+    measure = trainer.validate if split == "val" else trainer.test
+    metrics: dict[str, float] = dict(*measure(task, datamodule=data, verbose=False))
+    require(bool(metrics), f"split={split}: the data have no such samples")
+    return metrics
+
+
+def _check_limit(cfg: DictConfig, data: DataModule, split: str) -> None:
+    """Lightning would stumble over it late, in the test after days of training."""
+    batches = cfg.data.total_batch_size // data.batch_size
+    data.check_limit(split, cfg.trainer[f"limit_{split}_batches"], process_count(cfg.trainer), batches)
+
+
+def _train(cfg: DictConfig, run: Run, data: DataModule, task: Task) -> dict[str, Any]:
+    meta_net = partial(build_net, cfg, "meta")
+    throughput = Throughput(cfg.data.total_batch_size, task.unit, task.units_per_sample, meta_net)
+    terminal = sys.stdout.isatty()
+    every = cfg.save_every_n_steps
+    trainer = build_trainer(
+        cfg,
+        default_root_dir=run.path,
+        logger=build_loggers(cfg, run),
+        enable_progress_bar=terminal,
+        callbacks=[
+            StepSeeding(cfg.seed),
+            ExactResume(),
+            FinalValidation(),
+            NormMonitor(cfg.monitor.every_n_steps, cfg.monitor.samples, cfg.monitor.curves, run.path),
+            HParams(cfg),
+            throughput,
+            Divergence(cfg.trainer.log_every_n_steps),
+            BestCheckpoint(run.checkpoints, cfg.task.monitor, cfg.task.monitor_mode),
+            LastCheckpoint(run.checkpoints, every),
+            ConfigRecord(plain(cfg), run.path),
+            ProgressBar(refresh_rate=10) if terminal else ProgressLines(throughput),
+        ],
+    )
+    if trainer.is_global_zero:
+        print_tree(cfg)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=run.checkpoint, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C, after it has saved a checkpoint
+        if trainer.is_global_zero and run.checkpoints.exists():
+            trained = trainer.global_step == trainer.max_steps  # and validation was interrupted
+            measure = f"python evaluate.py checkpoint={quote(str(run.checkpoints / 'last.ckpt'))} measures it"
+            go_on = f"python train.py resume={quote(str(run.path))} goes on from there"
+            print(f"stopped at step {trainer.global_step}; {measure if trained else go_on}")
+        raise SystemExit(130) from None
+    except Diverged:
+        if trainer.is_global_zero:
+            write_summary(run, cfg, _reached(trainer, task, throughput) | {"diverged": True})
+        raise
+    # read before the test, which takes the callbacks back to where the best checkpoint was saved
+    values = _reached(trainer, task, throughput)
+    trainer.test(task, datamodule=data, ckpt_path=best_checkpoint(run.path), verbose=False, weights_only=True)
+    values |= _metrics(trainer)
+    if trainer.is_global_zero:
+        write_summary(run, cfg, values)
+        print_summary(run.path, values)
+    return values
+
+
+def _reached(trainer: L.Trainer, task: Task, throughput: Throughput) -> dict[str, Any]:
+    return _metrics(trainer) | {
+        "steps": trainer.global_step,
+        "epochs": round(trainer.global_step * trainer.accumulate_grad_batches / trainer.num_training_batches, 3),
+        "seconds": throughput.seconds,
+        **throughput.overall(),
+        "parameters": sum(parameter.numel() for parameter in task.net.parameters()),
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+
+
+def _metrics(trainer: L.Trainer) -> dict[str, Any]:
+    return {tag: value.item() for tag, value in trainer.callback_metrics.items() if "/" in tag}
