@@ -2,8 +2,7 @@
 
 import sys
 
-from {{cookiecutter.package_name}}.cli import run
-from {{cookiecutter.package_name}}.options import print_options
+from {{cookiecutter.package_name}}.cli import print_options, run
 from {{cookiecutter.package_name}}.tools.compare.main import OPTIONS, SLURM, compare
 
 USAGE = "python compare.py norm=dyt,ln seed=0,1,2 [group=option,... ] [key=value,... ] [out=folder] [jobs=N]"

@@ -1,7 +1,6 @@
 """Writes a trained network for other programs: `python export.py checkpoint=runs/<run> out=<folder>`; see `--help`."""
 
-from {{cookiecutter.package_name}}.cli import run
-from {{cookiecutter.package_name}}.options import dispatch
+from {{cookiecutter.package_name}}.cli import dispatch, run
 
 
 def main(argv: list[str]) -> None:

@@ -1,8 +1,7 @@
 """Turns text into tokens, for data=tokens: `python prepare.py source=my.jsonl out=data/my tokenizer=train`."""
 
-from {{cookiecutter.package_name}}.cli import run
+from {{cookiecutter.package_name}}.cli import prepare, run
 from {{cookiecutter.package_name}}.models.family import Script
-from {{cookiecutter.package_name}}.options import prepare
 from {{cookiecutter.package_name}}.tools.prepare.tokens import OPTIONS
 from {{cookiecutter.package_name}}.tools.prepare.tokens import prepare as run_prepare
 

@@ -1,8 +1,7 @@
 """Images to latents, for data=latents: `python prepare_latents.py images=photos out=data/photos vae=my/vae`."""
 
-from {{cookiecutter.package_name}}.cli import run
+from {{cookiecutter.package_name}}.cli import prepare, run
 from {{cookiecutter.package_name}}.models.family import Script
-from {{cookiecutter.package_name}}.options import prepare
 from {{cookiecutter.package_name}}.tools.prepare.latents import OPTIONS
 from {{cookiecutter.package_name}}.tools.prepare.latents import prepare_latents as run_prepare
 

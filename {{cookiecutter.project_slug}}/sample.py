@@ -1,7 +1,6 @@
 """Draws from a trained network: `python sample.py checkpoint=runs/<run>`; `python sample.py --help` lists the rest."""
 
-from {{cookiecutter.package_name}}.cli import run
-from {{cookiecutter.package_name}}.options import dispatch
+from {{cookiecutter.package_name}}.cli import dispatch, run
 
 
 def main(argv: list[str]) -> None:

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from {{cookiecutter.package_name}}.cli import run
+from {{cookiecutter.package_name}}.cli import print_help, run
 from {{cookiecutter.package_name}}.config import compose, recompose, value_of
 from {{cookiecutter.package_name}}.errors import require
 from {{cookiecutter.package_name}}.runs import RESUMABLE, saved_config
-from {{cookiecutter.package_name}}.show import print_help
 
 USAGE = "python train.py [group=option ...] [key=value ...] [experiment=name] [resume=run]"
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from {{cookiecutter.package_name}} import config, show
-from {{cookiecutter.package_name}}.config import compose, plain, recompose
+from {{cookiecutter.package_name}} import cli, config
+from {{cookiecutter.package_name}}.config import compose, leaves, plain, recompose
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.values import leaves
 
 # Other groups are of one task, or their options made for some.
 EVERYWHERE = {*config.ROOTED, *OmegaConf.load(config.CONFIGS / "train.yaml").defaults}
@@ -141,15 +140,15 @@ def compose_under_some_task(argv: list[str]) -> DictConfig:
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_every_key_is_explained(group: str, option: str) -> None:
     argv = [f"{group}={option}"]
-    assert show.headline(config.CONFIGS / group / f"{option}.yaml"), "the first line of a config file says what it is"
+    assert cli.headline(config.CONFIGS / group / f"{option}.yaml"), "the first line of a config file says what it is"
     cfg = compose(argv) if group in EVERYWHERE else compose_under_some_task(argv)
-    notes = show.comments(cfg)
+    notes = cli.comments(cfg)
     unexplained = [key for key, _ in leaves(cfg) if not key.startswith("defaults.") and key not in notes]
     assert not unexplained
 
 
 def test_help_names_groups_options_and_keys(capsys: pytest.CaptureFixture[str]) -> None:
-    show.print_help("python train.py", ["norm=derf"])
+    cli.print_help("python train.py", ["norm=derf"])
     text = capsys.readouterr().out
     for words in ("norm=", "rmsnorm", "data=", "optim.lr=", "norm.shift0=0.0", "at the end of the warm-up"):
         assert words in text
@@ -157,7 +156,7 @@ def test_help_names_groups_options_and_keys(capsys: pytest.CaptureFixture[str]) 
 
 def test_the_tree_shows_every_value(capsys: pytest.CaptureFixture[str]) -> None:
     cfg = compose(["optim.lr=0.125"])
-    show.print_tree(cfg)
+    cli.print_tree(cfg)
     text = capsys.readouterr().out
     assert "lr=0.125" in text
     assert all(str(section) in text for section in cfg)

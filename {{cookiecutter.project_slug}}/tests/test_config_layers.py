@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from {{cookiecutter.package_name}} import config, show
+from {{cookiecutter.package_name}} import cli, config
 from {{cookiecutter.package_name}}.config import compose, plain, recompose
 from {{cookiecutter.package_name}}.errors import UsageError
 
@@ -23,7 +23,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
             file.parent.mkdir(exist_ok=True)
             file.write_text(text)
         monkeypatch.setattr(config, "CONFIGS", tmp_path)
-        monkeypatch.setattr(show, "CONFIGS", tmp_path)
+        monkeypatch.setattr(cli, "CONFIGS", tmp_path)
         return tmp_path
 
     return write
@@ -106,7 +106,7 @@ def test_a_group_may_belong_to_one_task(write: Write, capsys: pytest.CaptureFixt
             compose(argv)
     with pytest.raises(UsageError, match=r"^aim=fra: there is no such aim \(did you mean far\?\); choose from far"):
         compose(["aim=fra"])
-    show.print_help("python train.py", ["aim=far", "norm=y"])
+    cli.print_help("python train.py", ["aim=far", "norm=y"])
     shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert {"aim=", "aim.steps=9 how far", "data.flip=0.1 share of samples"} <= set(shown)
 

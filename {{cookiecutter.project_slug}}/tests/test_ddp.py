@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from {{cookiecutter.package_name}}.build import build_data, build_task
 from {{cookiecutter.package_name}}.config import compose, plain
 from {{cookiecutter.package_name}}.models.base import Task
 from {{cookiecutter.package_name}}.runs import RUN_DIR
+from {{cookiecutter.package_name}}.train import build_data, build_task
 
 from .conftest import each_family
 from .models.test_pretrained import FEW, configured, initialised

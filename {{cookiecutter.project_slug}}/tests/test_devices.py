@@ -6,7 +6,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from {{cookiecutter.package_name}}.devices import process_count, split_batch
+from {{cookiecutter.package_name}}.distributed import process_count, split_batch
 from {{cookiecutter.package_name}}.errors import UsageError
 
 

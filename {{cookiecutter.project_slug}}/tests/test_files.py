@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from {{cookiecutter.package_name}}.files import replace, write_text
+from {{cookiecutter.package_name}}.utils import replace, write_text
 
 
 def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from {{cookiecutter.package_name}} import distributed as parallel
-from {{cookiecutter.package_name}}.build import training_device
 from {{cookiecutter.package_name}}.config import compose, recompose
 from {{cookiecutter.package_name}}.data import base
 from {{cookiecutter.package_name}}.distributed import ShardedStrategy, shard
@@ -28,7 +27,7 @@ from {{cookiecutter.package_name}}.runs import (
     resume_files,
     saved_checkpoint,
 )
-from {{cookiecutter.package_name}}.train import evaluate
+from {{cookiecutter.package_name}}.train import evaluate, training_device
 
 from .conftest import FAMILIES, each_family
 from .runs import Start, Tiny, rows

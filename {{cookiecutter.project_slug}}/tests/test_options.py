@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from {{cookiecutter.package_name}}.cli import dispatch, read_options
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.options import dispatch, read_options
 
 from .runs import ROOT
 

@@ -15,13 +15,13 @@ import torch
 import evaluate
 import train
 from {{cookiecutter.package_name}} import train as fit
-from {{cookiecutter.package_name}}.build import build_net
 from {{cookiecutter.package_name}}.callbacks.divergence import Divergence
 from {{cookiecutter.package_name}}.config import compose, groups, plain, recompose
 from {{cookiecutter.package_name}}.errors import Diverged, UsageError
 from {{cookiecutter.package_name}}.models.base import Task
 from {{cookiecutter.package_name}}.norms import names
 from {{cookiecutter.package_name}}.runs import RUN_DIR, saved_checkpoint
+from {{cookiecutter.package_name}}.train import build_net
 
 from .conftest import FAMILIES, each_family
 from .runs import ROOT, Start, Tiny, load, rows, scalars

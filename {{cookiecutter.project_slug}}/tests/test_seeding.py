@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from {{cookiecutter.package_name}}.seeding import mix, seed_all
+from {{cookiecutter.package_name}}.utils import mix, seed_all
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,28 @@
-"""What the scripts share: bad input as one line with status 2, and silence of what the reader can do nothing about."""
+"""The scripts' common part: one-line errors, options of scripts, --help and the printed summary."""
 
 import logging
+import math
 import os
+import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from shlex import quote
+from typing import Any
 
-from .errors import UsageError, own_words
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from .config import CONFIGS, ROOTED, compose, groups, leaves, plain
+from .errors import UsageError, did_you_mean, own_words
+from .models import NAMES, get_family
+from .models.family import Options, Script
+from .runs import saved_checkpoint
 
 NOISE = (
     r".*does not have many workers.*",  # configs/data/ says how many, and small samples want none
@@ -43,3 +59,196 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+CHECKPOINT = {"checkpoint": ("", "a run directory, or a checkpoint file")}
+
+
+def dispatch(script: str, argv: list[str]) -> None:
+    """Calls what the checkpoint's family has for `script`, with the checkpoint, its config and the options of `argv`.
+
+    Raises:
+        UsageError: no such checkpoint, or one of a family that has no such script, or a wrong option.
+    """
+    parts = {name: getattr(get_family(name), script) for name in NAMES}
+    parts = {name: part for name, part in parts.items() if part is not None}
+    if {"-h", "--help"} & set(argv):
+        tables = {f"of a checkpoint with task={name}": {**CHECKPOINT, **part.options} for name, part in parts.items()}
+        print_options(f"python {script}.py checkpoint=<run or file> [key=value ...]", tables)
+        return
+    given = dict(argument.partition("=")[::2] for argument in argv)
+    checkpoint, config = saved_checkpoint(Path(given.get("checkpoint", "")))
+    family = config["task"]["name"]
+    if family not in parts:
+        others = ", ".join(f"task={name}" for name in parts) or "none"
+        raise UsageError(f"{checkpoint}: it is of task={family}, which {script}.py does not know; it knows {others}")
+    options = read_options(argv, {**CHECKPOINT, **parts[family].options})
+    del options["checkpoint"]
+    parts[family].run(checkpoint, config, **options)
+
+
+def prepare(script: str, part: Script, argv: list[str], usage: str, heading: str) -> None:
+    """Calls `part` with the options of `argv`.
+
+    Args:
+        usage: what stands behind the script's name.
+        heading: of the options, where they are printed.
+
+    Raises:
+        UsageError: a wrong option.
+        KeyboardInterrupt: after a word about how to go on.
+    """
+    if {"-h", "--help"} & set(argv):
+        print_options(f"python {script}.py {usage}", {heading: part.options})
+        return
+    options = read_options(argv, part.options)
+    try:
+        part.run(**options)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on with what is missing", file=sys.stderr)
+        raise
+
+
+def read_options(argv: list[str], options: Options) -> dict[str, Any]:
+    """The values that `argv` gives. Unlike a config's, text is what was typed, whatever it looks like.
+
+    Raises:
+        UsageError: an unknown key, or a value of the wrong type.
+    """
+    values = {key: default for key, (default, _) in options.items()}
+    for argument in argv:
+        key, equals, text = argument.partition("=")
+        if not equals:
+            raise UsageError(f"{argument}: expected key=value; --help lists the keys")
+        if key not in options:
+            raise UsageError(f"{key}: there is no such key{did_you_mean(key, list(options))}; --help lists them")
+        values[key] = _typed(key, text, type(options[key][0]))
+    return values
+
+
+def print_options(usage: str, tables: Mapping[str, Options]) -> None:
+    """The keys of a script with their defaults, under the headings of `tables`."""
+    print(f"usage: {usage}")
+    for heading, options in tables.items():
+        keys = {key: f"{key}={shown(default)}" for key, (default, _) in options.items()}
+        print(f"\n{heading}:")
+        for key, (_, comment) in options.items():
+            print(f"  {keys[key]:{max(map(len, keys.values()))}}  # {comment}")
+
+
+def _typed(key: str, text: str, kind: type) -> Any:
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise UsageError(f"{key}={text}: expected true or false")
+        return text == "true"
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{key}={text}: expected a {'whole ' if kind is int else ''}number")
+    return value
+
+
+_LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<value>[^#]*?)(?:\s+#\s*(?P<comment>.*))?$")
+
+
+def print_help(usage: str, argv: list[str]) -> None:
+    """Groups with their options, then every key of the config that `argv` composes, with value and comment."""
+    console = Console(highlight=False)
+    console.print(Text(f"usage: {usage}\n"))
+    for group, options in groups().items():
+        table = _table(f"{group}=")
+        for option in options:
+            table.add_row(option, headline(CONFIGS / group / f"{option}.yaml"), style="")
+        console.print(table)
+        console.print()
+    cfg = compose(argv)
+    table = _table("keys, as this command line sets them")
+    notes = comments(cfg)
+    for key, value in leaves(cfg):
+        if not key.startswith("defaults."):
+            table.add_row(Text(f"{key}={shown(value)}"), Text(notes.get(key, "")))
+    console.print(table)
+
+
+def print_tree(cfg: DictConfig) -> None:
+    """`cfg` as a tree, one line a section where it fits."""
+    tree = Tree("config", hide_root=True)
+    resolved = OmegaConf.create(plain(cfg))
+    for key, value in resolved.items():
+        section = str(key)
+        if isinstance(value, DictConfig):
+            pairs = [f"{name}={shown(leaf)}" for name, leaf in leaves(value)]
+            tree.add(Text(section, style="bold")).add(Text("  ".join(pairs)))
+        else:
+            tree.add(Text(f"{section}={shown(value)}"))
+    Console(highlight=False).print(tree)
+
+
+def print_summary(run_dir: Path, values: Mapping[str, Any]) -> None:
+    """What a run came to, what it cost, and where to look."""
+    metrics = [f"{tag} {values[tag]:.4f}" for tag in sorted(values) if tag.startswith("test/")]
+    cost = [
+        f"{values['seconds']:.0f} s",
+        *(f"{value:,.0f} {key.removesuffix('_per_second')}/s" for key, value in values.items() if "_per_second" in key),
+        *([f"{values['mfu']:.1%} of the peak rate (MFU)"] if "mfu" in values else []),
+        f"{values['parameters']:,} parameters",
+    ]
+    if values["peak_memory_bytes"]:
+        cost.append(f"{values['peak_memory_bytes'] / 2**30:.1f} GiB of memory")
+    lines = {
+        "result": "  ".join(metrics),
+        "cost": ", ".join(cost),
+        "run": run_dir,
+        "look": f"tensorboard --logdir {quote(str(run_dir.parent))}",
+        "test again": f"python evaluate.py checkpoint={quote(str(run_dir))}",
+    }
+    console = Console(highlight=False, soft_wrap=True)
+    console.print()
+    for label, text in lines.items():
+        console.print(Text(f"{label:<11}", style="bold"), Text(str(text)), sep="")
+
+
+def progress(unit: str) -> Progress:
+    """A bar on stderr that counts what is done of all."""
+    columns = TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def shown(value: object) -> str:
+    """A value as it is typed."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def headline(path: Path) -> str:
+    """The first comment line of a config file: what it is."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.lstrip("# ") if first.startswith("#") else ""
+
+
+def comments(cfg: DictConfig) -> dict[str, str]:
+    """The comment of every key, from the files that `cfg` was composed of."""
+    notes = dict(_file_comments(CONFIGS / "train.yaml", ""))
+    for group, option in cfg.defaults.items():
+        prefix = "" if group in ROOTED else f"{group}."
+        for key, comment in _file_comments(CONFIGS / str(group) / f"{option}.yaml", prefix):
+            notes[key] = comment
+    return notes
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
+
+
+def _file_comments(path: Path, prefix: str) -> Iterator[tuple[str, str]]:
+    """(dotted key, comment at the end of its line) of a YAML file that nests by indentation."""
+    stack: list[tuple[int, str]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        match = _LINE.match(line)
+        if match is None:
+            continue
+        indent = len(match["indent"])
+        stack = [(depth, key) for depth, key in stack if depth < indent] + [(indent, match["key"])]
+        if match["comment"]:
+            yield prefix + ".".join(key for _, key in stack), match["comment"]

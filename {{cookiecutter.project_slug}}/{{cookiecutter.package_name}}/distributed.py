@@ -1,18 +1,25 @@
-"""FSDP2: weights, gradients and the optimiser's states divided over the processes, and checkpoints in shards."""
+"""Devices, DDP and FSDP2: their checks, the sharding of a model, and sharded checkpoints."""
 
+import os
+import pickle
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
+from omegaconf import DictConfig
 from torch import Tensor, nn
+from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from .errors import require
+from .errors import UsageError, require
 from .norms import has_batch_norm, is_norm
 
 
@@ -132,3 +139,138 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def process_count(trainer: DictConfig) -> int:
+    """Processes of all nodes together, one a device, as section `trainer` asks for them.
+
+    Raises:
+        UsageError: devices that this machine does not have, or several machines and nothing that starts them.
+    """
+    if trainer.num_nodes < 1:
+        raise UsageError(f"trainer.num_nodes={trainer.num_nodes}: expected a whole number from 1 on")
+    if trainer.num_nodes > 1 and not _launched():
+        started = "each machine waits for the others, and nothing started them; start it with torchrun or srun"
+        raise UsageError(f"trainer.num_nodes={trainer.num_nodes}: {started} (docs/multinode.md)")
+    return int(trainer.num_nodes) * _per_node(trainer.accelerator, trainer.devices)
+
+
+def split_batch(total: int, per_device: int, processes: int) -> tuple[int, int]:
+    """Samples per device and forward pass, and over how many of these the gradients accumulate.
+
+    Args:
+        total: samples per optimiser step, of all processes.
+        per_device: 0 for as many as it takes to need no accumulation.
+    """
+    if total < 1:
+        raise UsageError(f"data.total_batch_size={total}: expected a whole number from 1 on")
+    if per_device < 0:
+        raise UsageError(f"data.batch_size={per_device}: expected 1 or more, or 0 for total_batch_size / devices")
+    unit = (per_device or 1) * processes
+    if total % unit:
+        over = f"over {per_device} a device on {processes} device(s)" if per_device else f"over {processes} device(s)"
+        raise UsageError(f"data.total_batch_size={total}: it does not divide {over}; choose a multiple of {unit}")
+    each = per_device or total // processes
+    return each, total // (each * processes)
+
+
+def device_list(devices: str) -> int | list[int] | str:
+    """Key `trainer.devices` as Lightning takes it: a number, a list, or "auto"."""
+    if devices == "auto":
+        return devices
+    try:
+        numbers = [int(part) for part in devices.strip("[] ").split(",")]
+    except ValueError:
+        raise UsageError(f"trainer.devices={devices}: expected auto, a number, or a list like [0,1]") from None
+    return numbers if "," in devices or "[" in devices else numbers[0]
+
+
+def this_device(trainer: DictConfig) -> torch.device:
+    """The one that this process will train on, before Lightning has chosen it."""
+    gpu = torch.accelerator.current_accelerator(check_available=True)
+    if trainer.accelerator == "cpu" or gpu is None:
+        return torch.device("cpu")
+    wanted, place = device_list(trainer.devices), int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
+    return torch.device(gpu.type, wanted[place] if isinstance(wanted, list) else place)
+
+
+def _launched() -> bool:
+    """Whether torchrun, SLURM or a user's own launcher says which of the processes this is."""
+    by_slurm = "SLURM_JOB_ID" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1"
+    return by_slurm or "TORCHELASTIC_RUN_ID" in os.environ or "NODE_RANK" in os.environ
+
+
+def _per_node(accelerator: str, devices: str) -> int:
+    if accelerator not in ("auto", "cpu", "gpu", "cuda", "mps"):
+        raise UsageError(f"trainer.accelerator={accelerator}: choose from auto, cpu, gpu, cuda, mps")
+    gpus = torch.cuda.device_count() or int(torch.backends.mps.is_available())
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not gpus)
+    if not on_cpu and not gpus:
+        raise UsageError(f"trainer.accelerator={accelerator}: PyTorch finds no GPU here; trainer=cpu trains without")
+    wanted = device_list(devices)
+    if wanted in ("auto", -1):
+        return 1 if on_cpu else gpus
+    count, highest = (len(wanted), max(wanted) + 1) if isinstance(wanted, list) else (int(wanted), int(wanted))
+    if count < 1:
+        raise UsageError(f"trainer.devices={devices}: expected at least one device")
+    if not on_cpu and highest > gpus:
+        raise UsageError(f"trainer.devices={devices}: this machine has {gpus} GPU(s); ask for no more, or auto for all")
+    return count
+
+
+WEIGHTS = "state_dict."
+PATHS = ("PosixPath", "WindowsPath")
+HARMLESS = {  # of the modules that an index names, by what it needs of them
+    "pathlib": PATHS,
+    "pathlib._local": PATHS,
+    "torch": ("Size",),
+    "torch.serialization": ("_get_layout",),
+    "torch.distributed.checkpoint.filesystem": ("_StorageInfo",),
+    "torch.distributed.checkpoint.metadata": (
+        *("BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta"),
+        *("TensorProperties", "TensorStorageMetadata", "_MEM_FORMAT_ENCODING"),
+    ),
+}
+
+
+def read_shards(folder: Path, device: str) -> dict[str, Any]:
+    """The checkpoint as one file would hold it, without the optimiser's states; tensors whole, on `device`.
+
+    Raises:
+        OSError, UnpicklingError, ...: files are missing or damaged.
+    """
+    checkpoint = torch.load(folder / "meta.pt", weights_only=True, map_location=device)
+    index = _index(folder)
+    for shard in {place.relative_path for place in index.storage_data.values()}:
+        (folder / shard).stat()
+    weights = {
+        key: torch.empty(entry.size, dtype=entry.properties.dtype, device=device)
+        for key, entry in index.state_dict_metadata.items()
+        if key.startswith(WEIGHTS) and isinstance(entry, TensorStorageMetadata)
+    }
+    if device != "meta":
+        try:
+            with warnings.catch_warnings(action="ignore", category=UserWarning):  # that there is one process
+                dcp.load(weights, checkpoint_id=folder, no_dist=True)
+        except CheckpointException as error:  # not an Exception
+            raise OSError(f"{folder}: {error}") from error
+    return checkpoint | {"state_dict": {key.removeprefix(WEIGHTS): tensor for key, tensor in weights.items()}}
+
+
+def _index(folder: Path) -> Metadata:
+    """What is where; torch unpickles it as it stands, so it is looked through first."""
+    with (folder / ".metadata").open("rb") as file:
+        index = _Unpickler(file).load()
+    if not isinstance(index, Metadata):
+        raise pickle.UnpicklingError(f"{folder}: no checkpoint")
+    return index
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes what describes tensors and nothing else, as torch.load does under `weights_only`."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if dtype or name in HARMLESS.get(module, ()):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} in a checkpoint")

@@ -1,14 +1,18 @@
-"""Run directories: where one is made, and how one is taken up again."""
+"""Run directories: creation, resume and summary."""
 
 import hashlib
 import itertools
 import json
 import os
+import platform
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
 from shlex import quote
@@ -16,10 +20,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from .config import plain
+from .config import plain, without
 from .errors import Diverged, UsageError, require
-from .files import LOCK, hold
-from .values import without
+from .utils import LOCK, hold, write_json
 
 RUN_DIR = "DYT_RUN_DIR"  # tells the other ranks, which Lightning starts with the same argv, what rank 0 decided
 
@@ -70,7 +73,7 @@ def load_checkpoint(file: Path, device: str = "meta") -> dict[str, Any]:
 
     try:
         if file.is_dir():
-            from .sharded_checkpoint import read_shards
+            from .distributed import read_shards
 
             checkpoint = read_shards(file, device)
         else:
@@ -283,3 +286,42 @@ def _existing(folder: Path) -> str:
     configs = sorted(folder.glob("*/config.yaml"), key=lambda file: (file.stat().st_mtime_ns, file), reverse=True)
     more = f" and {len(configs) - 5} more" if len(configs) > 5 else ""
     return f"; there is {', '.join(str(file.parent) for file in configs[:5])}{more}" if configs else ""
+
+
+def write_summary(run: Run, cfg: DictConfig, values: dict[str, Any]) -> None:
+    """`summary.json`: final metrics by their tags, `diverged` if it has, and what tells the run from another."""
+    facts = {"norm": plain(cfg)["norm"], "seed": cfg.seed, "versions": versions(), "git": git_state()}
+    write_json(run.path / "summary.json", values | facts)
+
+
+def versions() -> dict[str, str]:
+    libraries = {name: version(name) for name in ("torch", "lightning") if name in sys.modules}
+    return {"python": platform.python_version()} | libraries
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and whether there are changes on top; None outside a repository or without git."""
+
+    def git(*command: str) -> str:
+        done = subprocess.run(["git", *command], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+        return done.stdout.strip()
+
+    try:
+        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit, "changed": bool(changes)}
+
+
+def peak_memory_bytes() -> int | None:
+    """The most this process has held: on the GPU if it used one, else in main memory; None where it cannot be told."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -12,13 +12,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from torch import nn
 
-from {{cookiecutter.package_name}}.build import build_data, build_task
 from {{cookiecutter.package_name}}.callbacks import norm_statistics
 from {{cookiecutter.package_name}}.callbacks.norm_monitor import NormMonitor, correlation
 from {{cookiecutter.package_name}}.config import compose
 from {{cookiecutter.package_name}}.errors import Diverged
 from {{cookiecutter.package_name}}.models.base import Task
 from {{cookiecutter.package_name}}.norms import SITES, make_norm
+from {{cookiecutter.package_name}}.train import build_data, build_task
 
 from ..conftest import each_family
 from ..runs import Start, Tiny, rows, scalars

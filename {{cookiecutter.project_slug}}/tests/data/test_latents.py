@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from {{cookiecutter.package_name}}.build import build_data
 from {{cookiecutter.package_name}}.config import compose
 from {{cookiecutter.package_name}}.data import latents_shards
 from {{cookiecutter.package_name}}.data.latents import Latents
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.seeding import mix
+from {{cookiecutter.package_name}}.train import build_data
+from {{cookiecutter.package_name}}.utils import mix
 
 from .latents_files import SCALE, SHAPE, SHIFT, change, written
 

@@ -9,7 +9,6 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from {{cookiecutter.package_name}}.build import build_data, build_task
 from {{cookiecutter.package_name}}.config import compose, plain, recompose
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.models.base import Task
@@ -17,7 +16,7 @@ from {{cookiecutter.package_name}}.models.pretrained import initialise_
 from {{cookiecutter.package_name}}.norms import PointwiseNorm
 from {{cookiecutter.package_name}}.norms.transfer import Distance
 from {{cookiecutter.package_name}}.runs import evaluable, saved_checkpoint
-from {{cookiecutter.package_name}}.train import evaluate
+from {{cookiecutter.package_name}}.train import build_data, build_task, evaluate
 
 from ..conftest import each_family
 from ..runs import Start, Tiny

@@ -11,9 +11,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from ..errors import Diverged, require
-from ..files import write_png
 from ..models.base import Task
 from ..norms import PointwiseNorm
+from ..utils import write_png
 from .norm_charts import layout
 from .norm_curves import Array, Cloud, chosen_layers, clouds, fit
 from .norm_statistics import gradient_readings, input_readings, labels, named_norms, norm_sums, scalar_readings

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..distributed import whole
-from ..modes import evaluating
 from ..norms import PointwiseNorm, is_norm
+from ..utils import evaluating
 
 SATURATED_BEYOND = 2.0  # |alpha x + shift| from where tanh is within 4 % of its bound
 

@@ -5,7 +5,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from ..seeding import mix
+from ..utils import mix
 
 
 class StepSeeding(L.Callback):

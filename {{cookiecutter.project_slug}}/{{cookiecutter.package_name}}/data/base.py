@@ -8,8 +8,8 @@ from typing import Any, Self
 import lightning as L
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from ..cpus import cpu_count
 from ..errors import require
+from ..utils import cpu_count
 from .sampling import ResumableLoader, SeededSampler, rank_and_world
 
 MAX_WORKERS = 1024  # beyond any machine: a slip of the keyboard

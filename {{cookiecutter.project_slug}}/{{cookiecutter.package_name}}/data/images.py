@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from ..errors import require
-from ..seeding import seed_all
+from ..utils import seed_all
 from .base import DataModule, check_fractions
 from .images_sources import CLASSES, TORCHVISION, Split, divide, download, folder_classes, load
 from .images_transforms import image_transforms, mixing_collate

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import require
-from ..seeding import mix
+from ..utils import mix
 from .base import DataModule
 from .latents_shards import Prepared, shards
 

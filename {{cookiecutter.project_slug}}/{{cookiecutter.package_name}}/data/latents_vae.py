@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError, require
-from ..files import stamp
+from ..utils import stamp
 
 HUB_NAME = r"[\w.-]+/[\w.-]+"
 NEEDS = "needs the package diffusers: uv sync --extra latents"

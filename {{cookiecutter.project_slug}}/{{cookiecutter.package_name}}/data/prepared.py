@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .. import files
+from .. import utils
 from ..errors import UsageError, require
-from ..files import LOCK
+from ..utils import LOCK
 
 META = "meta.json"
 PLAN = "plan.json"  # what was begun, until it is finished
@@ -66,7 +66,7 @@ def begun(folder: Path, out: str, plan: dict[str, Any]) -> Iterator[None]:
     """
     require(not folder.exists() or folder.is_dir(), f"out={out} is a file: expected a folder")
     _check_free(folder, out)
-    with files.hold(folder, f"out={out}", "another process prepares it; wait for its end, or end it"):
+    with utils.hold(folder, f"out={out}", "another process prepares it; wait for its end, or end it"):
         try:
             _check_free(folder, out)  # the other may just have ended
             _plan(folder, out, json.loads(json.dumps(plan)))
@@ -89,7 +89,7 @@ def _plan(folder: Path, out: str, plan: dict[str, Any]) -> None:
         require(same, f"out={out} was begun with other settings, or the source has changed; delete it or take another")
         return
     try:
-        files.write_json(folder / PLAN, plan)
+        utils.write_json(folder / PLAN, plan)
     except OSError as error:
         raise UsageError(f"out={out} cannot be written: {error.strerror}") from error
 

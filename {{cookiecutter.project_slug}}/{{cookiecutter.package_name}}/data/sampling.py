@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..seeding import mix
+from ..utils import mix
 
 
 class SeededSampler(Sampler[tuple[int, int]]):

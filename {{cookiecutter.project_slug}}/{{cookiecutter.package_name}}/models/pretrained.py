@@ -7,15 +7,15 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from torch import nn
 
+from ..cli import shown
 from ..config import plain, recompose
 from ..data.base import DataModule
-from ..devices import this_device
+from ..distributed import this_device
 from ..errors import UsageError, require
-from ..modes import evaluating
 from ..norms import PointwiseNorm
 from ..norms.transfer import Distance, Inputs, copy_, distance, fit_norms_, standing_in
 from ..runs import saved_checkpoint
-from ..show import shown
+from ..utils import evaluating
 from . import get_family
 from .base import Task
 from .build import trained_net

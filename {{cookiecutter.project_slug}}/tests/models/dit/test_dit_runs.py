@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from {{cookiecutter.package_name}}.build import build_task
 from {{cookiecutter.package_name}}.config import compose
 from {{cookiecutter.package_name}}.models.dit.module import BINS, DiTTask, by_quarters
 from {{cookiecutter.package_name}}.models.dit.sampling import draws
+from {{cookiecutter.package_name}}.train import build_task
 
 from ...runs import Start, Tiny, rows
 from .tiny import TINY, write_images

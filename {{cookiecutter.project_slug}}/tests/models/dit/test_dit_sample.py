@@ -14,13 +14,12 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 import sample
-from {{cookiecutter.package_name}}.build import build_task
 from {{cookiecutter.package_name}}.config import compose, plain
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.models.dit import sample as dit_sample
 from {{cookiecutter.package_name}}.models.dit.module import DiTTask
-from {{cookiecutter.package_name}}.pictures import columns, tiled
-from {{cookiecutter.package_name}}.seeding import mix
+from {{cookiecutter.package_name}}.train import build_task
+from {{cookiecutter.package_name}}.utils import columns, mix, tiled
 
 from ...runs import ROOT
 from .tiny import TINY

@@ -13,7 +13,6 @@ from torchmetrics.image import fid
 
 import evaluate
 from {{cookiecutter.package_name}} import train as fit
-from {{cookiecutter.package_name}}.build import build_data
 from {{cookiecutter.package_name}}.config import compose, recompose
 from {{cookiecutter.package_name}}.data.images import Images
 from {{cookiecutter.package_name}}.data.images_sources import ArrayImages
@@ -21,8 +20,9 @@ from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.models.dit import features as quality_features
 from {{cookiecutter.package_name}}.models.dit.features import Classifier, make_features, read_moments
 from {{cookiecutter.package_name}}.models.dit.module import DiTTask
-from {{cookiecutter.package_name}}.models.dit.quality import Quality
+from {{cookiecutter.package_name}}.models.dit.quality import FrechetDistance, Quality
 from {{cookiecutter.package_name}}.runs import saved_checkpoint
+from {{cookiecutter.package_name}}.train import build_data
 
 from ...runs import Start, Tiny
 from .tiny import TINY, write_images
@@ -269,3 +269,12 @@ def test_refusals(tmp_path: Path) -> None:
     trainer = SimpleNamespace(world_size=5, datamodule=SimpleNamespace(sizes={"train": 10}))
     with pytest.raises(UsageError, match=r"task.quality.n=4: 5 devices draw them, each at least one; take more"):
         Quality(lambda x: x, (1, 8, 8), n=4).setup(cast(Any, trainer), cast(Any, None), "fit")
+
+
+def test_no_eigenvalues_of_what_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.linalg.eigvals of NaN ends the process in torch 2.15 with MKL."""
+    metric = FrechetDistance(make_features("pixels", "", 4))
+    for real, images in ((True, torch.rand(8, 1, 2, 2)), (False, torch.full((8, 1, 2, 2), torch.nan))):
+        metric.update(images, real=real)
+    monkeypatch.delattr(torch.linalg, "eigvals")
+    assert metric.compute().isnan()

@@ -11,12 +11,12 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import sample
-from {{cookiecutter.package_name}}.build import build_data, build_task
 from {{cookiecutter.package_name}}.config import compose, plain
 from {{cookiecutter.package_name}}.data.images_pixels import pixels
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.models.dit.module import DiTTask
 from {{cookiecutter.package_name}}.models.dit.samples import Samples, spread
+from {{cookiecutter.package_name}}.train import build_data, build_task
 
 from .tiny import TINY
 

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from {{cookiecutter.package_name}}.build import build_task
 from {{cookiecutter.package_name}}.config import compose, plain
 from {{cookiecutter.package_name}}.models.base import Task
 from {{cookiecutter.package_name}}.models.llm.model import Llama, build
 from {{cookiecutter.package_name}}.norms import make_norm
+from {{cookiecutter.package_name}}.train import build_task
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50,

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from {{cookiecutter.package_name}}.build import build_net
 from {{cookiecutter.package_name}}.callbacks.flops import training_flops
 from {{cookiecutter.package_name}}.config import compose
+from {{cookiecutter.package_name}}.train import build_net
 
 
 @pytest.mark.parametrize("norm", ["rmsnorm", "dyt", "derf"])

@@ -8,11 +8,10 @@ import torch
 from omegaconf import OmegaConf
 
 import evaluate
-from {{cookiecutter.package_name}}.build import build_task
 from {{cookiecutter.package_name}}.callbacks.norm_statistics import norm_sums
 from {{cookiecutter.package_name}}.config import compose
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.train import train
+from {{cookiecutter.package_name}}.train import build_task, train
 
 from ...runs import Start, Tiny
 from .tiny import TINY

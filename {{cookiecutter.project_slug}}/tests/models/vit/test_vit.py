@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 from torch import nn
 
 from {{cookiecutter.package_name}} import config
-from {{cookiecutter.package_name}}.build import build_net, build_task
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.models.vit.model import build
 from {{cookiecutter.package_name}}.norms import is_norm, make_norm, names
+from {{cookiecutter.package_name}}.train import build_net, build_task
 
 PRESETS = [name for name in config.groups()["model"] if name.startswith("vit_")]
 EXPERIMENTS = [name for name in config.groups()["experiment"] if name.startswith("vit_")]

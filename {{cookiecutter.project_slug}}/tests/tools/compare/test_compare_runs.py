@@ -11,7 +11,6 @@ import pytest
 
 import compare as script
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.files import hold
 from {{cookiecutter.package_name}}.runs import hold_run
 from {{cookiecutter.package_name}}.tools.compare import launch, main, run
 from {{cookiecutter.package_name}}.tools.compare.jobs import failure, last_line
@@ -19,6 +18,7 @@ from {{cookiecutter.package_name}}.tools.compare.launch import Local, visible_gp
 from {{cookiecutter.package_name}}.tools.compare.main import compare
 from {{cookiecutter.package_name}}.tools.compare.report import Report
 from {{cookiecutter.package_name}}.tools.compare.run import Outcome
+from {{cookiecutter.package_name}}.utils import hold
 
 from .compare_fakes import write_scripts
 

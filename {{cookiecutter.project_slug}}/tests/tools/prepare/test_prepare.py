@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from {{cookiecutter.package_name}} import files
+from {{cookiecutter.package_name}} import utils
 from {{cookiecutter.package_name}}.data.tokens import Tokens
 from {{cookiecutter.package_name}}.data.tokens_text import Tokenizer, codec_of
 from {{cookiecutter.package_name}}.errors import UsageError
@@ -113,7 +113,7 @@ def test_processes_make_the_same_files_as_one(lines, tmp_path):
 @pytest.mark.parametrize("place", ["train-00003.bin", "part-00002.json", "meta.json"])
 def test_what_was_interrupted_goes_on(lines, tmp_path, monkeypatch, stop, place):
     make(lines, tmp_path / "whole")
-    replace, written = files.replace, []
+    replace, written = utils.replace, []
 
     def breaking(path, write):
         written.append(path.name)
@@ -122,7 +122,7 @@ def test_what_was_interrupted_goes_on(lines, tmp_path, monkeypatch, stop, place)
             raise stop
         replace(path, write)
 
-    monkeypatch.setattr(files, "replace", breaking)
+    monkeypatch.setattr(utils, "replace", breaking)
     with pytest.raises(stop):
         make(lines, tmp_path / "out")
     assert not (tmp_path / "out" / "meta.json").exists()
@@ -218,10 +218,10 @@ def test_values_that_cannot_be_are_refused_and_leave_nothing(lines, tmp_path, mo
 
 def test_two_processes_do_not_prepare_one_folder(lines, tmp_path):
     out = tmp_path / "out"
-    with files.hold(out, "", ""), pytest.raises(UsageError, match=r"^out=.*another process prepares it; wait for its"):
+    with utils.hold(out, "", ""), pytest.raises(UsageError, match=r"^out=.*another process prepares it; wait for its"):
         make(lines, out)
     make(lines, out)
-    assert not (out / files.LOCK).exists()
+    assert not (out / utils.LOCK).exists()
 
 
 def test_sources_without_text_and_folders_in_use_are_refused(lines, tmp_path):

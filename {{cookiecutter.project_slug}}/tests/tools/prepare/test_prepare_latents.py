@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 import prepare_latents as script
-from {{cookiecutter.package_name}} import files
+from {{cookiecutter.package_name}} import utils
 from {{cookiecutter.package_name}}.data.latents import Latents
 from {{cookiecutter.package_name}}.data.latents_vae import VAE
 from {{cookiecutter.package_name}}.errors import UsageError
@@ -125,7 +125,7 @@ def test_processes_make_the_same_files_as_one(images, tmp_path, vae):
 @pytest.mark.parametrize("place", ["train-labels.npy", "train-00001.npy", "val-00000.npy", "meta.json"])
 def test_what_was_interrupted_goes_on(images, tmp_path, monkeypatch, vae, place):
     make(images, tmp_path / "whole", vae)
-    replace, written = files.replace, []
+    replace, written = utils.replace, []
 
     def breaking(path, write):
         written.append(path.name)
@@ -134,7 +134,7 @@ def test_what_was_interrupted_goes_on(images, tmp_path, monkeypatch, vae, place)
             raise KeyboardInterrupt
         replace(path, write)
 
-    monkeypatch.setattr(files, "replace", breaking)
+    monkeypatch.setattr(utils, "replace", breaking)
     with pytest.raises(KeyboardInterrupt):
         make(images, tmp_path / "out", vae)
     assert not (tmp_path / "out" / "meta.json").exists()

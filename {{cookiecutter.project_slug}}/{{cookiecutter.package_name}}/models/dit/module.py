@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from ...config import plain
 from ...data import get_kind
 from ...errors import require
-from ...files import stamp
 from ...norms import has_batch_norm
-from ...seeding import mix
+from ...utils import mix, stamp
 from ..base import Task
 from ..mean import Mean
 from . import objectives as dit_objectives

@@ -13,8 +13,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from ...data.base import DataModule
 from ...errors import require
-from ...files import replace
-from ...seeding import mix
+from ...utils import mix, replace
 from .features import Classifier, make_features, read_moments
 
 if TYPE_CHECKING:
@@ -26,6 +25,17 @@ CLASSIFIERS = ("svm", "none")
 FEW = 20_000  # images at most, for the svm
 
 Pixels = Callable[[Tensor], Tensor]
+
+
+class FrechetDistance(FrechetInceptionDistance):
+    """torchmetrics' distance, and NaN where the features of either side are not finite.
+
+    torch.linalg.eigvals of a matrix of NaN, which torchmetrics would call then, corrupts memory in torch 2.15 with MKL.
+    """
+
+    def compute(self) -> Tensor:
+        sums = (getattr(self, name) for name in (*STATES, *(name.replace("real", "fake") for name in STATES)))
+        return super().compute() if all(one.isfinite().all() for one in sums) else torch.tensor(torch.nan)
 
 
 class Quality(L.Callback):
@@ -149,7 +159,7 @@ class Quality(L.Callback):
         """The metric with the real images' statistics in it, and the classifier, on first use."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         originals = data.originals()
-        metric = FrechetInceptionDistance(self.extractor, reset_real_features=False)
+        metric = FrechetDistance(self.extractor, reset_real_features=False)
         device = trainer.strategy.root_device
         metric.to("cpu" if device.type == "mps" else device)  # which knows no float64
         if self.classifier == "svm":

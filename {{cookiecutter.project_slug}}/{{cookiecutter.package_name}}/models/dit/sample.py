@@ -11,13 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...cli import progress
 from ...config import plain, recompose
 from ...data import get_kind
 from ...errors import UsageError, require
-from ...files import write_png
-from ...pictures import WIDEST, columns, levels, tiled
-from ...seeding import mix
-from ...show import progress
+from ...utils import WIDEST, columns, levels, mix, tiled, write_png
 from ..build import find_device, set_precision, trained_net
 from . import objectives as dit_objectives
 from .objectives import Objective

@@ -12,10 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from ...errors import require
-from ...files import write_png
-from ...modes import evaluating
-from ...pictures import columns, levels, tiled
-from ...seeding import mix
+from ...utils import columns, evaluating, levels, mix, tiled, write_png
 from .sampling import generators, normal
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import require
-from ...modes import evaluating
+from ...utils import evaluating
 from .objectives import Net, Objective
 
 

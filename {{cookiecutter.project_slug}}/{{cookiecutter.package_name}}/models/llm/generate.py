@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import UsageError, require
-from ...modes import evaluating
-from ...seeding import mix
+from ...utils import evaluating, mix
 from .cache import KVCache
 from .model import Llama
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...cli import Options, print_options, read_options
 from ...config import groups
 from ...errors import UsageError, did_you_mean, require
-from ...options import Options, print_options, read_options
 
 USAGE = "python benchmark.py [norm=all] [key=value ...]   or   model=<preset> [group=option ...] [key=value ...]"
 COMMON: Options = {

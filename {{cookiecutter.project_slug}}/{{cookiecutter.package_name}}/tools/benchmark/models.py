@@ -15,11 +15,11 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ...build import build_task
 from ...config import compose, family_of, fit_keys, parse, to_argv
 from ...models import get_family
 from ...models.base import compile_parts, update_average
 from ...models.build import set_precision
+from ...train import build_task
 from . import report
 from .memory import peak_bytes, saved_bytes
 from .timing import Case, take_turns, wall_clock

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ...files import replace
+from ...utils import replace
 from .tables import Row, duration, shape_of
 
 COLOURS = {  # Okabe and Ito's, which most eyes tell apart

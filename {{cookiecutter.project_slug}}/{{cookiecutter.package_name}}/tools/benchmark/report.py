@@ -14,10 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ...cpus import cpu_count
 from ...errors import first_line
-from ...files import write_json, write_text
-from ...summary import git_state, versions
+from ...runs import git_state, versions
+from ...utils import cpu_count, write_json, write_text
 from .rivals import RIVALS
 from .timing import Key, Times
 

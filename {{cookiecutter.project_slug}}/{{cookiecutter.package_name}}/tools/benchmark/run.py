@@ -9,10 +9,10 @@ import torch
 from rich.table import Table
 
 from ... import norms as registry
+from ...cli import progress
 from ...errors import require
 from ...models.build import find_device
 from ...runs import make_numbered
-from ...show import progress
 from . import norms, plots, tables
 from .choices import DTYPES, PASSES, Choices, chosen, read_shapes
 from .report import Results, conditions, write

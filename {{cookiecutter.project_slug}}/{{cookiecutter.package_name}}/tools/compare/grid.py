@@ -9,9 +9,8 @@ from itertools import pairwise, product
 from statistics import stdev
 from typing import Any
 
-from ...config import compose, fit_keys, groups, parse, plain, to_argv
+from ...config import compose, fit_keys, groups, parse, plain, to_argv, without
 from ...errors import UsageError, require
-from ...values import without
 
 OURS = ("name", "runs", "resume")  # keys by which a comparison places its runs
 # Where things lie and who loads them: they change no number, so a run goes on under others.

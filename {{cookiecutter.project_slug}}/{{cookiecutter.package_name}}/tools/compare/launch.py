@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...cpus import cpu_count
 from ...errors import UsageError
+from ...utils import cpu_count
 
 
 class Handle(Protocol):

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...cli import read_options
 from ...errors import require
-from ...files import LOCK, hold, write_json
-from ...options import read_options
 from ...runs import hold_run
+from ...utils import LOCK, hold, write_json
 from ..robustness.evaluate import shift_of
 from .comparison import Comparison, choose_baseline
 from .grid import FREE, Cell, Combination, Grid, combine, tracked_metric

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.progress import Progress, TaskID
 
-from ...show import progress
+from ...cli import progress
 from .jobs import Job, Stage, failure, last_line
 from .launch import Handle, Launcher
 

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ...files import replace
+from ...utils import replace
 
 # By name: on a light page, and on a dark one. The colours are those of Okabe and Ito, which the colour-blind can tell.
 COLOURS = {

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...cpus import cpu_count
-from ...files import write_text
+from ...utils import cpu_count, write_text
 from .figures import CAPTIONS
 from .markdown import markdown
 from .page import page

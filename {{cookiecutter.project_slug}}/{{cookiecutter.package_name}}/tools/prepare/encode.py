@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ... import files, show
+from ... import cli, utils
 from ...data.images import ImageSet
 from ...data.images_sources import Split
 from ...data.images_transforms import image_transforms
@@ -51,7 +51,7 @@ class Job:
         counts = {file: len(images) for name in self.splits for file, images in self.files(name).items()}
         done = {file: count for file, count in counts.items() if file.exists()}
         self._check_space(sum(counts.values()) - sum(done.values()))
-        with show.progress("images") as progress:
+        with cli.progress("images") as progress:
             bar = progress.add_task("", total=sum(counts.values()), completed=sum(done.values()))
             for name, split in self.splits.items():
                 self._write(self.labels(name), split.source.targets[split.indices].astype(np.int64))
@@ -89,7 +89,7 @@ class Job:
                 np.save(opened, array)
 
         try:
-            files.replace(file, write)
+            utils.replace(file, write)
         except OSError as error:
             raise UsageError(f"out={self.out} cannot be written: {error.strerror}; {GOES_ON}") from error
 

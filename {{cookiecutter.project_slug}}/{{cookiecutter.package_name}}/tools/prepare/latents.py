@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from ... import files
-from ...cpus import cpu_count
+from ... import utils
+from ...cli import Options
 from ...data import prepared
 from ...data.images_sources import FolderImages, Split, divide, folder_classes, load
 from ...data.latents_shards import FORMAT, META, SPLITS, gigabytes, read_meta, shards
 from ...errors import UsageError, require
-from ...options import Options
+from ...utils import cpu_count
 
 if TYPE_CHECKING:
     from .encode import Job
@@ -137,7 +137,7 @@ def _finish(job: "Job", classes: list[str], settings: dict[str, Any], source: st
         "made_from": settings,
         "source": source,
     }
-    files.write_json(job.folder / META, meta)
+    utils.write_json(job.folder / META, meta)
     prepared.done(job.folder)
     return json.loads(json.dumps(meta))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ... import files
+from ... import utils
 from ...data.tokens_shards import DTYPES, SPLITS
 from ...data.tokens_sources import split_of
 from ...data.tokens_text import Bytes, Codec, Tokenizer
@@ -68,9 +68,9 @@ class Job:
         for split, arrays in tokens.items():
             if arrays:
                 ids, file = np.concatenate(arrays), f"{split}-{number:05}.bin"
-                files.replace(self.out / file, ids.tofile)
+                utils.replace(self.out / file, ids.tofile)
                 note[split]["shards"].append({"file": file, "tokens": len(ids), "max": int(ids.max())})
-        files.write_json(self.note(number), note)
+        utils.write_json(self.note(number), note)
 
     def run_all(self, parts: Sequence[Part], workers: int) -> Iterator[None]:
         """Does the parts that have no note, and yields after each.

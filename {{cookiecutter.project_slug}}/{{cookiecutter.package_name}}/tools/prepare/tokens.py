@@ -10,15 +10,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ... import files, show
-from ...cpus import cpu_count
+from ... import cli, utils
+from ...cli import Options
 from ...data import prepared
 from ...data.prepared import META
 from ...data.tokens_shards import FORMAT, SPLITS, read_meta, shards
 from ...data.tokens_sources import split_of
 from ...data.tokens_text import END_OF_TEXT, Tokenizer, checksum, train_tokenizer
 from ...errors import UsageError, require
-from ...options import Options
+from ...utils import cpu_count
 from .documents import Part, open_source
 from .parts import TOKENIZER, Job, pieces_of
 
@@ -94,7 +94,7 @@ def prepare(
     with prepared.begun(folder, out, {"settings": settings, "source": opened.state()}):
         try:
             if given is not None:
-                files.replace(folder / TOKENIZER, lambda path: shutil.copyfile(given, path))
+                utils.replace(folder / TOKENIZER, lambda path: shutil.copyfile(given, path))
             elif tokenizer == "train" and not (folder / TOKENIZER).exists():
                 _train_tokenizer(job, parts, vocab_size, max(1, len(parts) * shard_mb // 1000))
             _run(job, parts, workers or cpu_count())
@@ -112,11 +112,11 @@ def _train_tokenizer(job: Job, parts: Sequence[Part], vocab_size: int, step: int
     documents = (text for part in parts[::step] for text in job.source.documents(part))
     pieces = (p for text in documents if split_of(text.encode(), *job.fractions) == "train" for p in pieces_of(text))
     library = train_tokenizer(pieces, vocab_size, job.eot or END_OF_TEXT)
-    files.replace(job.out / TOKENIZER, lambda path: library.save(str(path)))
+    utils.replace(job.out / TOKENIZER, lambda path: library.save(str(path)))
 
 
 def _run(job: Job, parts: Sequence[Part], workers: int) -> None:
-    with show.progress("parts") as progress:
+    with cli.progress("parts") as progress:
         done = sum(job.note(number).exists() for number in range(len(parts)))
         bar = progress.add_task("", total=len(parts), completed=done)
         for _ in job.run_all(parts, workers):
@@ -148,7 +148,7 @@ def _finish(job: Job, parts: int, settings: dict[str, Any], source: Any) -> dict
         "made_from": settings,
         "source": source,
     }
-    files.write_json(job.out / META, meta)
+    utils.write_json(job.out / META, meta)
     prepared.done(job.out, ["part-*.json"])
     return json.loads(json.dumps(meta))
 

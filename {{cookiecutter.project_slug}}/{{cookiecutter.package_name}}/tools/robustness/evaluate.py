@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from ... import files, show
+from ... import cli, utils
 from ...config import plain
 from ...errors import UsageError
 from ...models import get_family
@@ -76,14 +76,14 @@ def evaluate_shift(cfg: DictConfig, checkpoint: Path, split: str, name: str, out
         UsageError: the data have no such shift or the family no metric for it, or as `fit.evaluate` says.
     """
     part, (metric, mode) = shift_of(plain(cfg), name)
-    from ...build import build_trainer  # with Lightning, which a mistyped name should not wait for
+    from ...train import build_trainer  # with Lightning, which a mistyped name should not wait for
     from ...data.base import DataModule
     from ...train import measured, restored
 
     data, task = restored(cfg, checkpoint, split)
     section, tag = plain(cfg.data), f"{split}/{metric}"
     trainer = build_trainer(cfg, logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    bar = show.progress(f"shift={name}")
+    bar = cli.progress(f"shift={name}")
     bar.disable = not trainer.is_global_zero
     count = bar.add_task("", total=len(part.KINDS) * (1 + len(STRENGTHS)))
 
@@ -118,7 +118,7 @@ def evaluate_shift(cfg: DictConfig, checkpoint: Path, split: str, name: str, out
         _print(report, f"{tag} of {samples} {data.noun}s")
         if out is not None:
             stem = out / (f"shift-{name}" if split == "test" else f"shift-{name}-{split}")
-            files.write_json(stem.with_suffix(".json"), report)
+            utils.write_json(stem.with_suffix(".json"), report)
             _draw(report, stem.with_suffix(".png"))
             written = [stem.with_suffix(suffix) for suffix in (".json", ".png")]
             written.append(part.write_samples(data, section, split, out / f"{stem.name}-samples"))
@@ -154,4 +154,4 @@ def _draw(report: Mapping[str, Any], path: Path) -> None:
     axes.set_xticks(steps)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
-    files.replace(path, lambda file: figure.savefig(file, format="png"))
+    utils.replace(path, lambda file: figure.savefig(file, format="png"))

@@ -17,10 +17,9 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from ... import files
+from ... import utils
 from ...data import images_pixels
-from ...pictures import GAP, levels, tiled
-from ...seeding import mix
+from ...utils import GAP, levels, mix, tiled
 
 if TYPE_CHECKING:  # Lightning's import takes seconds, for which a mistyped name should not wait
     from ...data.images import Images, ImageSet
@@ -159,5 +158,5 @@ def write_samples(data: "Images", section: Mapping[str, Any], split: str, stem: 
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     path = stem.with_suffix(".png")
-    files.replace(path, lambda file: figure.savefig(file, format="png", bbox_inches="tight"))
+    utils.replace(path, lambda file: figure.savefig(file, format="png", bbox_inches="tight"))
     return path

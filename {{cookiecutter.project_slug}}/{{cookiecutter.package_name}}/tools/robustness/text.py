@@ -17,12 +17,12 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from ... import files
+from ... import utils
 from ...data.tokens_sources import read
 from ...data.tokens_stream import Corpus, Split, Stream
 from ...data.tokens_text import codec_of
 from ...errors import UsageError, require
-from ...seeding import mix
+from ...utils import mix
 
 if TYPE_CHECKING:  # Lightning's import takes seconds, for which a mistyped name should not wait
     from ...data.tokens import Tokens, WindowSet
@@ -124,5 +124,5 @@ def write_samples(data: "Tokens", section: Mapping[str, Any], split: str, stem: 
             text = codec.decode(one[0, len(windows) // 2][0].tolist())
             lines.append(f"{kind:<7} {strength}  {text[:100]!a}")
     path = stem.with_suffix(".txt")
-    files.write_text(path, "\n".join(lines) + "\n")
+    utils.write_text(path, "\n".join(lines) + "\n")
     return path

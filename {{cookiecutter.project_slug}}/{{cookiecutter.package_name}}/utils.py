@@ -1,0 +1,148 @@
+"""Seeds, files that are written atomically, grids of images, and other small helpers."""
+
+import hashlib
+import json
+import math
+import operator
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from math import ceil, sqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LOCK = ".lock"
+
+
+def hold(folder: Path, typed: str, busy: str) -> AbstractContextManager[Any]:
+    """Makes `folder` if need be, and keeps others from holding it, until this is left or the process has ended.
+
+    Args:
+        typed: what the user gave it as.
+        busy: what is said where another process has it.
+
+    Raises:
+        UsageError: another process has it, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / LOCK).acquire(timeout=0)
+    except Timeout:
+        raise UsageError(f"{typed}: {busy}") from None
+    except OSError as error:
+        raise UsageError(f"{typed}: nothing can be written there ({error.strerror})") from error
+
+
+def stamp(file: Path) -> tuple[str, int, int]:
+    """Changes with a file, without a look into it: its name, its size, and when it was written."""
+    status = file.stat()
+    return file.name, status.st_size, status.st_mtime_ns
+
+
+def replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """Lets `write` fill a file that appears under its name when it is complete."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    replace(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes `content`, with null for numbers that JSON has no word for."""
+    write_text(path, json.dumps(_finite(content), indent=1) + "\n")
+
+
+def write_png(path: Path, picture: "Tensor") -> None:
+    """Writes bytes (C, H, W): grey, or red, green and blue."""
+    from PIL import Image
+
+    image = Image.fromarray(picture.movedim(0, -1).squeeze(-1).numpy())
+    replace(path, lambda file: image.save(file, "PNG"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def mix(*parts: SupportsIndex) -> int:
+    """One 32-bit seed out of any integers: the same in every process, unrelated for neighbouring parts."""
+    text = ",".join(str(operator.index(part)) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
+
+
+def seed_all(*parts: SupportsIndex) -> None:
+    """Seed python, numpy and torch's default CPU generator; cheap enough to call for every sample."""
+    # numpy and torch run the same Mersenne twister: one seed for both would give both the same numbers.
+    random.seed(mix(*parts, 0))
+    np.random.seed(mix(*parts, 1))  # noqa: NPY002, libraries draw from this global one
+    torch.default_generator.manual_seed(mix(*parts, 2))
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """`net` in evaluation mode; then every part of it is in the mode that it was in."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+TILE = 64  # pixels; an image is enlarged to that by a whole number, and never made smaller
+GAP, GREY = 4, 190  # between images: pixels, and their level
+WIDEST = 20  # classes that have a column each
+
+
+def columns(number: int, classes: int) -> int:
+    """Of a grid of `number` images of `classes` classes in turn. A column is of one class, if they are few.
+
+    It is about as wide as high, or up to twice as wide if its last row is full then.
+    """
+    step = min(classes, number)
+    step = step if step <= WIDEST else 1
+    least = step * ceil(sqrt(number) / step)
+    return next((width for width in range(least, 2 * least, step) if number % width == 0), least)
+
+
+def levels(pixels: Tensor) -> Tensor:
+    """Pixels in 0..1 -> bytes."""
+    return (255 * pixels).round().to(torch.uint8)
+
+
+def tiled(images: Tensor, columns: int) -> Tensor:
+    """Bytes (B, C, H, W) -> one picture of them all (C, H', W'), row by row."""
+    times = max(1, TILE // max(images.shape[-2:]))
+    images = images.repeat_interleave(times, -2).repeat_interleave(times, -1)
+    missing = -len(images) % columns
+    images = F.pad(images, (0, GAP, 0, GAP, 0, 0, 0, missing), value=GREY)
+    rows = images.unflatten(0, (-1, columns)).permute(2, 0, 3, 1, 4)  # (C, rows, H, columns, W)
+    return rows.flatten(3, 4).flatten(1, 2)[:, :-GAP, :-GAP]
+
+
+def cpu_count() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
