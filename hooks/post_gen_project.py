@@ -44,6 +44,10 @@ FAMILIES = {
     ],
 }
 ANSWERED = {
+    ("tools", "core"): [
+        *("{package}/tools", "tests/tools", "compare.py", "benchmark.py", "prepare.py", "prepare_latents.py"),
+        *("docs/compare.md", "docs/benchmark*", "docs/*shift*"),
+    ],
     ("license", "none"): ["LICENSE"],
     ("logger", "none"): ["configs/logger/wandb.yaml", "{package}/loggers/wandb.py", "tests/test_wandb.py"],
 }

@@ -25,6 +25,7 @@ scikit_learn numpy scipy joblib pillow pil yaml pyyaml wandb pytest py ruff mypy
 pip setuptools wheel pkg_resources packaging typing_extensions tqdm requests jinja2 markupsafe fsspec filelock
 sympy mpmath networkx safetensors tokenizers transformers datasets huggingface_hub google grpc protobuf six werkzeug
 absl markdown pygments cycler kiwisolver contourpy fonttools dateutil pluggy iniconfig attr attrs aiohttp nvidia cuda
+xdist pytest_xdist execnet
 liger_kernel diffusers accelerate torch_fidelity importlib_metadata zipp httpx httpcore regex submitit cloudpickle
 """
 # Windows opens a device under these names, whatever extension follows.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import CHOICES, Bake
+from conftest import CHOICES, Bake, files_of
 
 # A sentence from each text that no other has, and the end of it.
 LICENCES = {
@@ -83,6 +83,13 @@ def test_families(bake: Bake, value: str) -> None:
     wanted = {re.split("[<>=]", item)[0] for item in listed}
     for library, users in LIBRARIES.items():
         assert (library in wanted) == bool(users & set(families)), library
+
+
+@pytest.mark.parametrize("value", CHOICES["tools"])
+def test_tools(bake: Bake, value: str) -> None:
+    names = files_of(bake(tools=value))
+    for part in ("my_project/tools/", "tests/tools/", "compare.py", "benchmark.py", "prepare.py", "docs/compare.md"):
+        assert any(name.startswith(part) for name in names) == (value == "all"), part
 
 
 @pytest.mark.parametrize("value", CHOICES["logger"])

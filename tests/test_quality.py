@@ -27,28 +27,33 @@ def writable(project: Path, place: Path) -> Path:
     return Path(shutil.copytree(project, place / project.name, ignore=shutil.ignore_patterns(".git")))
 
 
+# Answers that leave parts of the code out.
+PARTS = [*({"families": family} for family in CHOICES["families"][1:]), {"tools": "core"}]
+slow = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     "answers",
     [
         {},
         BARE,
         {"logger": "wandb", "python": CHOICES["python"][-1]},  # newer Pythons have other rules
-        *({"families": family} for family in CHOICES["families"][1:]),
+        *PARTS,
         {"package_name": LONGEST},
         {"package_name": "x"},
     ],
     ids=label,
 )
-def test_ruff_has_nothing_to_say(bake: Bake, answers: dict[str, str]) -> None:
+def test_ruff_finds_nothing(bake: Bake, answers: dict[str, str]) -> None:
     project = bake(**answers)
     run("ruff", "check", "--no-cache", ".", cwd=project)
     run("ruff", "format", "--no-cache", "--check", ".", cwd=project)
 
 
 @pytest.mark.parametrize(
-    "answers", [{}, {"logger": "wandb"}, *({"families": family} for family in CHOICES["families"][1:])], ids=label
+    "answers", [{}, *(pytest.param(answers, marks=slow) for answers in ({"logger": "wandb"}, *PARTS))], ids=label
 )
-def test_mypy_has_nothing_to_say(bake: Bake, tmp_path_factory: pytest.TempPathFactory, answers: dict[str, str]) -> None:
+def test_mypy_finds_nothing(bake: Bake, tmp_path_factory: pytest.TempPathFactory, answers: dict[str, str]) -> None:
     cache = tmp_path_factory.getbasetemp() / "mypy"
     run("mypy", "--cache-dir", str(cache), cwd=bake(**answers))
 
@@ -102,26 +107,24 @@ def test_pre_commit_uses_the_ruff_of_the_dev_group(template: Path, bake: Bake) -
 
 
 def test_ci_runs_the_command_of_the_readme(template: Path) -> None:
-    command = (template / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1]
+    command = next(
+        line for line in (template / ".ci" / "run").read_text(encoding="utf-8").splitlines() if line.startswith("pip")
+    )
     assert command.endswith("uv run pytest")
     assert command in (template / "README.md").read_text(encoding="utf-8")
     assert os.access(template / ".ci" / "run", os.X_OK)
     assert ".ci/run" in (template / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
 
 
-def test_the_projects_own_tests_pass(bake: Bake, tmp_path: Path) -> None:
-    said = run("pytest", "--durations=10", cwd=writable(bake(), tmp_path))
-    assert re.search(r"\b[1-9]\d* passed", said)
-
-
-@pytest.mark.parametrize("family", CHOICES["families"][1:])
-def test_the_projects_own_tests_with_one_family(bake: Bake, tmp_path: Path, family: str) -> None:
-    """All can be imported; those run that another family changes: what shared tests say of another default run."""
-    project = writable(bake(families=family), tmp_path)
-    collected = run("pytest", "--collect-only", cwd=project)
-    assert re.search(r"\b[1-9]\d* tests collected", collected)
-    files = ["tests/test_config.py"]
-    if family != re.findall(r"\n  task: (\w+)", (bake() / "configs" / "train.yaml").read_text(encoding="utf-8"))[0]:
-        files += ["tests/callbacks/test_norm_monitor.py", "tests/test_runs.py"]
-    said = run("pytest", "--durations=10", *files, cwd=project)
-    assert re.search(r"\b[1-9]\d* passed", said)
+@pytest.mark.parametrize(
+    ("answers", "selected"),
+    [
+        ({}, "not slow"),
+        pytest.param({}, "slow", marks=slow),
+        *(pytest.param(answers, "not slow", marks=slow) for answers in PARTS),
+    ],
+    ids=str,
+)
+def test_the_projects_own_tests_pass(bake: Bake, tmp_path: Path, answers: dict[str, str], selected: str) -> None:
+    output = run("pytest", "-m", selected, "--durations=10", cwd=writable(bake(**answers), tmp_path))
+    assert re.search(r"\b[1-9]\d* passed", output)

@@ -76,9 +76,8 @@ def evaluate_shift(cfg: DictConfig, checkpoint: Path, split: str, name: str, out
         UsageError: the data have no such shift or the family no metric for it, or as `fit.evaluate` says.
     """
     part, (metric, mode) = shift_of(plain(cfg), name)
-    from ...train import build_trainer  # with Lightning, which a mistyped name should not wait for
     from ...data.base import DataModule
-    from ...train import measured, restored
+    from ...train import build_trainer, measured, restored  # imports Lightning, which takes seconds
 
     data, task = restored(cfg, checkpoint, split)
     section, tag = plain(cfg.data), f"{split}/{metric}"
