@@ -72,8 +72,6 @@ def test_without_validation_epochs_are_reported(start: Start, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["trainer.val_every_n_steps=-1"], r"trainer\.val_every_n_steps=-1: expected 1 or more, or 0"),
-        (["trainer.max_epochs=-1"], r"trainer\.max_epochs=-1: expected at least 1, or -1 with trainer\.max_steps"),
         (
             ["trainer.val_every_n_steps=2", "data.batch_size=16", "trainer.limit_train_batches=5"],
             r"trainer\.limit_train_batches=5: gradients accumulate over 2; choose a multiple",

@@ -1,7 +1,9 @@
 """What a command line becomes, and what it must not."""
 
+import fnmatch
 import re
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -133,7 +135,7 @@ def compose_under_some_task(argv: list[str]) -> DictConfig:
     """An option that is made for a family refers to keys that others do not have."""
     for task in config.groups()["task"]:
         with suppress(UsageError):
-            return compose([f"task={task}", *argv])
+            return compose([f"task={task}", *argv], check=False)
     pytest.fail(f"{argv} composes under no task")
 
 
@@ -145,6 +147,156 @@ def test_every_option_composes_and_every_key_is_explained(group: str, option: st
     notes = cli.comments(cfg)
     unexplained = [key for key, _ in leaves(cfg) if not key.startswith("defaults.") and key not in notes]
     assert not unexplained
+
+
+BAD = {
+    "seed": "-1",
+    "save_every_n_steps": "-1",
+    "init.norms": "warm",
+    "init.samples": "0",
+    "optim.lr": "-1",
+    "optim.betas": "[0.9,1]",
+    "optim.weight_decay": "-1",
+    "optim.alpha_lr_factor": "-1",
+    "optim.clip_norm": "-1",
+    "schedule.name": "linear",
+    "schedule.warmup_share": "1",
+    "schedule.warmup_steps": "-1",
+    "schedule.final_factor": "-1",
+    "ema.decay": "1",
+    "monitor.every_n_steps": "-1",
+    "monitor.samples": "0",
+    "trainer.max_epochs": "0",
+    "trainer.max_steps": "0",
+    "trainer.log_every_n_steps": "0",
+    "trainer.check_val_every_n_epoch": "0",
+    "trainer.val_every_n_steps": "-1",
+    "trainer.limit_train_batches": "0",
+    "trainer.num_nodes": "0",
+    "trainer.accelerator": "tpu",
+    "norm.alpha0": "0",
+    "norm.alpha0_by_site.ffn": "0",
+    "norm.eps": "0",
+    "norm.momentum": "0",
+    "norm.kernel": "cuda",
+    "data.total_batch_size": "0",
+    "data.batch_size": "-1",
+    "data.workers": "2000",
+    "data.val_fraction": "1",
+    "data.test_fraction": "-0.1",
+    "data.split_seed": "-1",
+    "data.num_classes": "-1",
+    "data.img_size": "-1",
+    "data.in_chans": "2",
+    "data.mean": "[0.1,0.2,0.3,0.4]",
+    "data.std": "[0]",
+    "data.interpolation": "linear",
+    "data.crop_pct": "1.5",
+    "data.hflip": "2",
+    "data.augment.scale": "[0.9,0.1]",
+    "data.augment.ratio": "[0.9]",
+    "data.augment.hflip": "2",
+    "data.augment.color_jitter": "-1",
+    "data.augment.re_prob": "2",
+    "data.augment.re_mode": "black",
+    "data.mixup.mixup_alpha": "-1",
+    "data.mixup.switch_prob": "2",
+    "data.context": "0",
+    "data.vocab_size": "-1",
+    "model.init": "zeros",
+    "model.head_gain": "0",
+    "model.embed_dim": "0",
+    "model.depth": "0",
+    "model.num_heads": "5",
+    "model.num_kv_heads": "0",
+    "model.patch_size": "3",
+    "model.mlp_dim": "0",
+    "model.mlp_ratio": "0",
+    "model.mlp": "relu",
+    "model.positions": "none",
+    "model.drop_path": "1",
+    "model.rope_base": "1",
+    "model.loss_chunk": "-1",
+    "model.outputs": "3",
+    "objective.prediction": "noise",
+    "objective.time": "cosine",
+    "objective.time_std": "0",
+    "task.label_smoothing": "1",
+    "task.label_dropout": "1",
+    "task.monitor_mode": "best",
+    "task.quality.n": "1",
+    "task.quality.steps": "0",
+    "task.quality.sampler": "dpm",
+    "task.quality.guidance": "-1",
+    "task.quality.interval": "[0.5,0.1]",
+    "task.quality.classifier": "tree",
+    "task.samples.n": "-1",
+    "task.samples.steps": "0",
+}
+RELATIONS = [  # what is wrong with the values of other keys alone
+    ("ema.decay", "task=vit trainer.precision=bf16-true"),
+    ("trainer.max_epochs", "trainer.max_epochs=-1 trainer.max_steps=-1"),
+    ("trainer.precision", "trainer=fsdp_cpu trainer.precision=16-mixed"),
+    ("data.val_fraction", "data=digits data.val_fraction=0.5 data.test_fraction=0.5"),
+    ("data.mixup.mixup_alpha", "task=dit data.mixup.mixup_alpha=0.5"),
+    ("model.init", "task=vit model.init=dit"),
+    ("model.embed_dim", "task=dit model.embed_dim=90 model.num_heads=9"),
+    ("model.num_heads", "task=llm model.num_heads=128"),
+    ("model.num_heads", "task=dit model.num_heads=48 model.rope=true"),
+    ("model.checkpointing", "task=llm norm=bn model.checkpointing=true"),
+    ("task.quality.sampler", "task=dit task.quality.sampler=ddim"),
+    ("task.quality.steps", "task=dit objective=ddpm task.quality.steps=1001"),
+    ("task.quality.guidance", "task=dit task.quality.guidance=2 task.label_dropout=0"),
+]
+
+
+@cache
+def keys_of(*argv: str) -> set[str]:
+    return {key for key, _ in leaves(compose([*argv], check=False))}
+
+
+def context_of(key: str) -> list[str]:
+    """A command line whose config has `key`."""
+    group = key.partition(".")[0]
+    for task in config.groups()["task"]:
+        for options in ([], *([f"{group}={option}"] for option in config.groups().get(group, ()))):
+            with suppress(UsageError):
+                if key in keys_of(f"task={task}", *options):
+                    return [f"task={task}", *options]
+    pytest.skip(f"{key}: of a family that is not here")
+
+
+def refused_key(argv: list[str]) -> str:
+    with pytest.raises(UsageError) as caught:
+        compose(argv)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).partition("=")[0]
+
+
+@pytest.mark.parametrize("key", BAD)
+def test_a_value_that_cannot_be_is_refused(key: str) -> None:
+    assert refused_key([*context_of(key), f"{key}={BAD[key]}"]) == key
+
+
+@pytest.mark.parametrize(("key", "line"), RELATIONS)
+def test_values_that_do_not_go_together_are_refused(key: str, line: str) -> None:
+    argv = line.split()
+    if argv[0].removeprefix("task=") not in config.groups()["task"] and argv[0].startswith("task="):
+        pytest.skip("a family that is not here")
+    if not argv[0].startswith("task="):
+        argv = [*context_of(key), *argv]
+    assert refused_key(argv) == key
+
+
+def test_every_constraint_has_a_bad_value() -> None:
+    keys = [*BAD, *(key for key, _ in RELATIONS)]
+    assert [pattern for pattern in config.CONSTRAINTS if not fnmatch.filter(keys, pattern)] == []
+
+
+@pytest.mark.parametrize("group", ["task", "norm", "experiment"])
+def test_what_comes_with_the_project_passes(group: str) -> None:
+    for option in config.groups().get(group, ()):
+        compose([f"{group}={option}"])
 
 
 def test_help_names_groups_options_and_keys(capsys: pytest.CaptureFixture[str]) -> None:

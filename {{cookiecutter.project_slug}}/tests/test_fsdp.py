@@ -218,7 +218,7 @@ def test_a_net_that_is_drawn_later_is_tested_so(tiny: Tiny) -> None:
     ("overrides", "message"),
     [
         (["norm=bn"], "norm=bn: under FSDP every device would have its own statistics; take trainer=ddp"),
-        (["trainer.precision=bf16-true"], "trainer.precision=bf16-true: choose 32-true or bf16-mixed for trainer=fsdp"),
+        (["trainer.precision=bf16-true"], "trainer.precision=bf16-true: choose 32-true or bf16-mixed"),
     ],
     ids=["norm", "precision"],
 )

@@ -173,7 +173,7 @@ def test_the_average_of_the_net_by_the_formula(
         (["norm=nothing"], "there is no such norm"),
         (["norm=ln", "norm.eps=-1"], "norm.eps=-1: expected a number above 0"),
         (["resume=runs/nothing"], "resume=runs/nothing: there is no run there"),
-        (["trainer.max_epochs=0"], "trainer.max_epochs=0: expected at least 1"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0: expected 1 or more"),
         (["trainer.precision=17"], "trainer: "),
         (["optim.lr=-1"], "optim.lr=-1: expected 0 or more"),
         (["schedule.warmup_steps=100000"], "a warm-up of 100000 steps leaves nothing"),

@@ -163,7 +163,7 @@ def print_help(usage: str, argv: list[str]) -> None:
             table.add_row(option, headline(CONFIGS / group / f"{option}.yaml"), style="")
         console.print(table)
         console.print()
-    cfg = compose(argv)
+    cfg = compose(argv, check=False)
     table = _table("keys, as this command line sets them")
     notes = comments(cfg)
     for key, value in leaves(cfg):

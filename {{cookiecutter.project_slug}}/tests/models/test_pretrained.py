@@ -147,7 +147,6 @@ def test_a_run_needs_its_source_once(
         (["model.embed_dim=48"], r" is \(.*\) there and \(.*\) here; it was trained with model\.embed_dim=32"),
         (["model.num_heads=4"], r"something else with the same weights; it was trained with model\.num_heads=2"),
         (["init.norms=copied"], r"init\.norms=copied: choose calibrated or fresh"),
-        (["init.samples=0"], r"init\.samples=0: expected at least 1"),
         (["norm=bn"], r"init\.norms=calibrated: it fits point-wise norms, and norm=bn is none; take fresh"),
         (["init=nowhere.ckpt"], r"init\.weights=nowhere\.ckpt: there is no checkpoint"),
         (["init=nowhere"], r"init\.weights=nowhere: there is no"),

@@ -5,7 +5,7 @@ import pytest
 from {{cookiecutter.package_name}}.config import compose, plain
 from {{cookiecutter.package_name}}.models.build import build_net
 
-LATENTS = ["data.img_size=32", "data.in_chans=4", "data.num_classes=1000"]
+LATENTS = ["data=latents", "data.img_size=32", "data.in_chans=4", "data.num_classes=1000"]
 SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1152, 28, 16)}  # width, depth, heads
 MILLIONS = {"s": 33, "b": 130, "l": 458, "xl": 675}  # of the paper, at patch 2
 FREQUENCIES = 256

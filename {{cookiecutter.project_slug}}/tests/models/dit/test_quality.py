@@ -246,7 +246,7 @@ def test_refusals_leave_no_run(start: Start, tmp_path: Path) -> None:
     np.savez(tmp_path / "three.npz", mu=np.zeros(3), sigma=np.zeros((3, 3)))
     for argv, words in [
         ([f"task.quality.real={tmp_path / 'three.npz'}"], "it has 3 features, and those of pixels are 64"),
-        (["task.quality.guidance=2", "task.label_dropout=0.0"], "task.quality.guidance=2: a net trained with task."),
+        (["task.quality.guidance=2", "task.label_dropout=0.0"], "task.quality.guidance=2"),
     ]:
         with pytest.raises(UsageError, match=words):
             start(*argv)

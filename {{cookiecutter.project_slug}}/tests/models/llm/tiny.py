@@ -21,5 +21,5 @@ TINY = Tiny(
         ["data.vocab_size=257", "model.tied=true"],
         ["data.vocab_size=257", "model.init=normal", "norm=derf"],
     ],
-    refusals=[(["model.num_heads=5"], "model.num_heads=5: it does not divide the width 128")],
+    refusals=[(["model.num_heads=5"], "model.num_heads=5")],
 )

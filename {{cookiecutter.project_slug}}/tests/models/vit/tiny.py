@@ -14,7 +14,7 @@ TINY = Tiny(
     random=["model.drop_path=0.2", "data.augment.re_prob=0.5"],
     refusals=[
         (["norm.alpha0=-1"], "alpha0=-1: expected a number above 0"),
-        (["model.num_heads=5"], "model.num_heads=5: it does not divide the width 96"),
+        (["model.num_heads=5"], "model.num_heads=5"),
         (["data=folder", "data.root=nowhere"], "data.root=nowhere"),
     ],
 )
