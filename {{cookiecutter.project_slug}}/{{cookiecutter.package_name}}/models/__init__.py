@@ -15,20 +15,20 @@ def get_family(name: str) -> Family:
     """Returns a family by name; only then are its modules and libraries imported."""
 {%- if vit %}
     if name == "vit":
-        from .vit import VIT
+        from . import vit
 
-        return VIT
+        return vit.FAMILY
 {%- endif %}
 {%- if dit %}
     if name == "dit":
-        from .dit import DIT
+        from . import dit
 
-        return DIT
+        return dit.FAMILY
 {%- endif %}
 {%- if llm %}
     if name == "llm":
-        from .llm import LLM
+        from . import llm
 
-        return LLM
+        return llm.FAMILY
 {%- endif %}
     raise UsageError(f"task.name={name}: there is no such family; choose from {', '.join(NAMES)}")

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
 
 from {{cookiecutter.package_name}}.config import compose
 from {{cookiecutter.package_name}}.models.build import build_net
 from {{cookiecutter.package_name}}.models.dit.model import DiT
-from {{cookiecutter.package_name}}.models.layers import sines
 from {{cookiecutter.package_name}}.norms import names
 
 SMALL = ["task=dit", "data.num_classes=10", "model.embed_dim=64", "model.depth=2"]
@@ -32,48 +32,58 @@ def inputs(number: int = 4, channels: int = 1, size: int = 8) -> tuple[Tensor, T
 @pytest.mark.parametrize(
     "argv", [[], ["model.init=dit"], ["model.qk_norm=true", "model.rope=true", "model.mlp=swiglu"]]
 )
-def test_every_norm_at_every_place(norm: str, argv: list[str]) -> None:
-    net = make(f"norm={norm}", *argv)
-    assert net(*inputs()).shape == (4, 1, 8, 8)
-    inner = {
-        name.rpartition(".")[2] for name, _ in net.named_parameters() if "_norm." in name or name.startswith("norm.")
-    }
-    if net.blocks[0].attn.q_norm is None:  # those of queries and keys have a weight
-        assert inner <= {"alpha", "shift"}, "scale and shift are the conditions'"
+def test_every_norm_at_every_site(norm: str, argv: list[str]) -> None:
+    model = make(f"norm={norm}", *argv)
+    assert model(*inputs()).shape == (4, 1, 8, 8)
+    adapted = [name for name, _ in model.named_parameters() if ".norm" in name and ".attn." not in name]
+    assert {name.rpartition(".")[2] for name in adapted} <= {"alpha", "shift"}, "weight and bias are adaLN's"
 
 
-def test_a_patch_is_read_and_written_in_its_place() -> None:
-    """With the gates closed a patch knows nothing of the others."""
-    net = make("norm=ln", "model.init=dit", "model.zero_gates=true", "model.zero_head=false", "data.in_chans=3")
-    x, t, labels = inputs(1, channels=3)
-    before = net(x, t, labels)
-    x[0, 1, 5, 2] += 1
-    changed = (net(x, t, labels) != before)[0]
-    assert changed[:, 4:6, 2:4].all()
-    assert changed.sum() == 3 * 4
+def test_the_same_numbers_as_diffusers() -> None:
+    """Its DiT has an embedding of time and class in every block; here one feeds them all."""
+    argv = ["norm=ln", "model.init=dit", "model.zero_gates=false", "model.zero_head=false", "model.outputs=2"]
+    ours = make(*argv, "model.embed_dim=32", "model.num_heads=2", "data.in_chans=3")
+    theirs = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=3,
+        out_channels=6,
+        num_layers=2,
+        sample_size=8,
+        patch_size=2,
+        num_embeds_ada_norm=10,
+        norm_eps=1e-6,
+        dropout=0.0,
+    ).eval()
+    state = {"pos_embed.proj": ours.x_embedder.proj, "proj_out_1": ours.final_layer.adaLN_modulation[1]}
+    state["proj_out_2"] = ours.final_layer.linear
+    for number, block in enumerate(ours.blocks):
+        time, prefix = ours.t_embedder.mlp, f"transformer_blocks.{number}"
+        embedders = {"timestep_embedder.linear_1": time[0], "timestep_embedder.linear_2": time[2]}
+        embedders["class_embedder.embedding_table"] = ours.y_embedder.embedding_table
+        state |= {f"{prefix}.norm1.emb.{name}": layer for name, layer in embedders.items()}
+        state |= {f"{prefix}.norm1.linear": block.adaLN_modulation[1], f"{prefix}.attn1.to_out.0": block.attn.proj}
+        state |= {f"{prefix}.ff.net.0.proj": block.mlp.fc1, f"{prefix}.ff.net.2": block.mlp.fc2}
+    weights = {f"{name}.{key}": one for name, layer in state.items() for key, one in layer.state_dict().items()}
+    for number, block in enumerate(ours.blocks):
+        for key, one in block.attn.qkv.state_dict().items():
+            for name, part in zip("qkv", one.chunk(3), strict=True):
+                weights[f"transformer_blocks.{number}.attn1.to_{name}.{key}"] = part
+    theirs.load_state_dict(weights)
+    theirs.pos_embed.pos_embed = ours.pos_embed.detach()
+    x, t, labels = inputs(channels=3)
+    steps = (1000 * t).long()
+    with torch.no_grad():
+        expected = theirs(x, timestep=steps, class_labels=labels).sample
+        torch.testing.assert_close(ours(x, steps / 1000, labels), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_positions_are_sines_of_row_and_column() -> None:
-    net = make("model.positions=sines")
-    for token, row, column in [(0, 0, 0), (3, 0, 3), (6, 1, 2), (13, 3, 1)]:
-        for i in (0, 5, 15):
-            rate = 10000.0 ** (-i / 16)
-            expected = [math.cos(row * rate), math.sin(row * rate), math.cos(column * rate), math.sin(column * rate)]
-            assert net.places[token, [i, 16 + i, 32 + i, 48 + i]].tolist() == pytest.approx(expected, abs=1e-6)
-    assert not any("places" in name for name in net.state_dict())
-
-
-def test_time_is_spelt_in_thousandths() -> None:
-    seen = []
-    net = make()
-    net.time.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    x, _, labels = inputs(2)
-    net(x, torch.tensor([0.0, 0.25]), labels[:2])
-    rate = 10000.0 ** (-7 / 128)
-    assert seen[0][:, [7, 135]].flatten().tolist() == pytest.approx(
-        [1, 0, math.cos(250 * rate), math.sin(250 * rate)], abs=1e-4
-    )
-    assert sines(torch.tensor(3.0), 8).shape == (8,)
+def test_positions_differ_by_row_and_column() -> None:
+    positions = make("model.positions=sines").pos_embed.view(4, 4, 64)
+    for i in (0, 5, 15):
+        rate = 10000.0 ** (-i / 16)
+        expected = [math.sin(2 * rate), math.sin(3 * rate), math.cos(2 * rate), math.cos(3 * rate)]
+        assert positions[2, 3, [i, 16 + i, 32 + i, 48 + i]].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_time_and_class_reach_every_token() -> None:
@@ -93,7 +103,7 @@ def test_the_papers_start_is_the_identity_and_open_gates_are_not() -> None:
     opened = make("norm=dyt", "model.init=dit")
     assert opened(*inputs()).any(), "a point-wise norm takes the zeros away"
     assert not torch.equal(opened.blocks[0](tokens, condition), tokens)
-    for key, part in [("zero_gates", opened.blocks[0].modulation), ("zero_head", opened.head)]:
+    for key, part in [("zero_gates", opened.blocks[0].adaLN_modulation[1]), ("zero_head", opened.final_layer.linear)]:
         again = make("norm=dyt", "model.init=dit", f"model.{key}=true")
         name = next(name for name, module in opened.named_modules() if module is part)
         assert not again.get_submodule(name).weight.any()
@@ -105,20 +115,20 @@ def test_the_start_by_the_table(width: int) -> None:
     block, other = net.blocks[1], make("model.init=dit", "norm=dyt", f"model.embed_dim={width}").blocks[1]
     expected = {
         block.attn.qkv: width**-0.5,
-        block.attn.out: (6 * width) ** -0.5,
-        block.ffn.up: width**-0.5,
-        block.ffn.down: (6 * 4 * width) ** -0.5,
-        block.modulation: 0.2 * width**-0.5,
-        net.time[0]: 256**-0.5,
-        net.classes: 1.0,
+        block.attn.proj: (6 * width) ** -0.5,
+        block.mlp.fc1: width**-0.5,
+        block.mlp.fc2: (6 * 4 * width) ** -0.5,
+        block.adaLN_modulation[1]: 0.2 * width**-0.5,
+        net.t_embedder.mlp[0]: 256**-0.5,
+        net.y_embedder.embedding_table: 1.0,
         other.attn.qkv: (2 / (width + 3 * width)) ** 0.5,
-        other.ffn.down: (2 / (5 * width)) ** 0.5,
-        other.modulation: (2 / (7 * width)) ** 0.5,
+        other.mlp.fc2: (2 / (5 * width)) ** 0.5,
+        other.adaLN_modulation[1]: (2 / (7 * width)) ** 0.5,
     }
     for layer, std in expected.items():
         assert layer.weight.std().item() == pytest.approx(std, rel=0.1), layer
-    assert block.modulation.bias.unflatten(0, (6, width)).mean(1).tolist() == [0, 0, 1, 0, 0, 1]
-    assert not other.modulation.bias.any()
+    assert block.adaLN_modulation[1].bias.unflatten(0, (6, width)).mean(1).tolist() == [0, 0, 1, 0, 0, 1]
+    assert not other.adaLN_modulation[1].bias.any()
 
 
 def test_no_scale_depends_on_the_width() -> None:
@@ -127,7 +137,7 @@ def test_no_scale_depends_on_the_width() -> None:
     for width in (64, 512):
         net = make(f"model.embed_dim={width}", "norm.alpha0=1")
         seen: list[float] = []
-        for layer in (net.blocks[1].attn, net.norm, net.head):
+        for layer in (net.blocks[1].attn, net.final_layer.norm_final, net.final_layer.linear):
             layer.register_forward_pre_hook(
                 lambda _, args, seen=seen: seen.append(args[0].square().mean().sqrt().item())
             )

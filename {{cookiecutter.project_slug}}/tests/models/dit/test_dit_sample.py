@@ -33,7 +33,7 @@ def save(folder: Path, *argv: str) -> tuple[Path, DiTTask]:
     cfg = compose([*TINY.argv, "ema.decay=0.9", *argv])
     task = build_task(cfg)
     assert isinstance(task, DiTTask)
-    torch.nn.init.zeros_(task.net.get_parameter("head.weight"))
+    torch.nn.init.zeros_(task.net.get_parameter("final_layer.linear.weight"))
     (folder / "checkpoints").mkdir(parents=True)
     saved = {"config": plain(cfg), "global_step": 0, "state_dict": task.state_dict()}
     torch.save(saved, folder / "checkpoints" / "last.ckpt")
@@ -217,7 +217,7 @@ def test_guidance_wants_a_net_that_knows_no_class(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_the_run_s_precision(tmp_path: Path, precision: str) -> None:
     folder, task = save(tmp_path / "run", f"trainer.precision={precision}", "ema.decay=0")
-    torch.nn.init.normal_(task.net.get_parameter("head.weight"), std=0.1)
+    torch.nn.init.normal_(task.net.get_parameter("final_layer.linear.weight"), std=0.1)
     file = folder / "checkpoints" / "last.ckpt"
     torch.save({**torch.load(file, weights_only=True), "state_dict": task.state_dict()}, file)
     close, exact = np.abs(image(draw(folder, "n=1"), 0, 0) - by_hand(task, 0, 0, heun=True)), 0.6

@@ -23,7 +23,7 @@ TINY = Tiny(
         *("task.quality.n=24", "task.quality.steps=2", "task.samples.n=10", "task.samples.steps=2"),
         *("trainer.max_steps=-1", "trainer.val_every_n_steps=0", "optim.lr=1.0e-3"),
     ],
-    norms=["blocks.0.attn_norm", "blocks.0.ffn_norm", "blocks.1.attn_norm", "blocks.1.ffn_norm", "norm"],
+    norms=["blocks.0.norm1", "blocks.0.norm2", "blocks.1.norm1", "blocks.1.norm2", "final_layer.norm_final"],
     metrics={"loss", "fd_24", "asked_class"},
     training=["trainer.limit_train_batches=20", "trainer.max_epochs=3", "optim.lr=4.0e-3"],
     learned=0.9,  # of a little more than 1, for predicting the mean velocity

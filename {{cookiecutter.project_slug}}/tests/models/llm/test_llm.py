@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.models.layers import rope_tables, rotate
+from {{cookiecutter.package_name}}.models.layers import apply_rotary_emb, rope_cos_sin
 from {{cookiecutter.package_name}}.models.llm.model import build
 from {{cookiecutter.package_name}}.norms import is_norm, make_norm, names
 
@@ -113,7 +113,7 @@ def test_scales_by_the_table(init: str, tied: bool, scaled: bool, device: str) -
         assert layers
     assert (net.head.weight is net.embed.weight) == tied
     assert torch.equal(net.norm.get_parameter("weight"), torch.full((256,), 2.0 if tied and init == "fan_in" else 1.0))
-    cos, sin = rope_tables(12, 64, 10000.0, torch.device("cpu"))
+    cos, sin = rope_cos_sin(12, 64, 10000.0, torch.device("cpu"))
     assert torch.equal(net.cos, cos)
     assert torch.equal(net.sin, sin)
     assert net.blocks[2].attn_norm.alpha.item() == 0.5
@@ -152,7 +152,7 @@ def test_attention_by_the_formula() -> None:
     v = attn.v(x).view(2, 12, 2, 8)
     heads = []
     for head in range(4):
-        queries, keys = rotate(q[:, :, head], rope), rotate(k[:, :, head // 2], rope)
+        queries, keys = apply_rotary_emb(q[:, :, head], rope), apply_rotary_emb(k[:, :, head // 2], rope)
         scores = (queries @ keys.mT / 8**0.5).masked_fill(torch.ones(12, 12).triu(1).bool(), -torch.inf)
         heads.append(scores.softmax(-1) @ v[:, :, head // 2])
     expected = attn.out(torch.cat(heads, dim=-1))

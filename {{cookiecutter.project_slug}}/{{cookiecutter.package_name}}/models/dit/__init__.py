@@ -17,7 +17,7 @@ def example_batch(cfg: DictConfig, samples: int) -> tuple[Tensor, Tensor]:
     return images, torch.randint(cfg.model.num_classes, (samples,))
 
 
-DIT = Family(
+FAMILY = Family(
     name="dit",
     build_model=build_model,
     build_module=build_module,

@@ -1,27 +1,35 @@
-"""A diffusion transformer (Peebles and Xie 2022, arXiv 2212.09748) with the norm given at construction.
+"""A diffusion transformer (Peebles and Xie 2022, arXiv 2212.09748).
 
-B batch, C channels, H x W pixels or latents, P patch, T = (H / P) (W / P) tokens, D width, N heads, E width of a head,
-O quantities that are predicted of every channel: (B, C, H, W), (B,), (B,) -> (B, O C, H, W).
+- norms come from `norm_layer`; they have no weight and bias, which adaLN makes out of time and class
+- patch embedding, attention and feed-forward network are timm's
+- parameter names are those of the reference implementation, so that its weights load as they are
+- options: learned positions, rotary position embedding, norms on queries and keys, SwiGLU, activation checkpointing
+- initialisation by fan-in, or the paper's, with or without its zeros
+
+B batch, C channels, H x W pixels or latents, P patch size, T = (H / P)(W / P) tokens, D width, E width of a head,
+O outputs per channel.
 """
 
+import math
 from collections.abc import Callable
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import torch
-import torch.nn.functional as F
+from timm.layers import AttentionRope, Mlp, PatchEmbed, SwiGLU, build_sincos2d_pos_embed
 from torch import Tensor, nn
 
 from ...errors import require
-from ..init import drawn_, drawn_on, fan_in_, normal_, reset_, xavier_
-from ..layers import Rope, SwiGLU, computed_anew, rope_tables_2d, rotate, sines, sines_2d
+from ..init import fan_in_, fill_, init_on_device, normal_, reset_norms_, xavier_uniform_
+from ..layers import checkpointed, rope_cos_sin_2d
 
 NormLayer = Callable[..., nn.Module]
-FREQUENCIES = 256  # that a timestep is spelt in, sines and cosines together
-STEPS = 1000.0  # what times from 0 to 1 are spread over, before their sines
+FREQUENCIES = 256  # size of the embedding of a timestep
+TIME_SCALE = 1000.0  # times from 0 to 1 become timesteps from 0 to 1000
 
 
 class DiT(nn.Module):
-    """Pre-norm blocks whose norms, without parameters but alpha, are scaled, shifted and gated by time and class.
+    """A transformer on patches, conditioned on time and class by adaptive layer norm.
 
     Args:
         norm_layer: called as `norm_layer(dim, site=..., affine=False)`.
@@ -29,18 +37,17 @@ class DiT(nn.Module):
         num_classes: labels are below it; it is itself the label of no class.
         outputs: O.
         mlp_ratio: hidden width of the feed-forward network over D.
-        mlp: "gelu", or "swiglu", whose hidden width is two thirds of it, for as many parameters.
+        mlp: "gelu", or "swiglu" with two thirds of the hidden width, for as many parameters.
         positions: "sines" of row and column, as in the paper, or "learned".
         qk_norm: a norm over E on queries and keys.
-        rope: turns queries and keys by row and column too.
+        rope: rotary position embedding of row and column too.
         init: "fan_in" or "dit"; see `init_weights`.
-        zero_gates, zero_head: what starts at 0 under "dit".
-        checkpointing: blocks keep their inputs alone for backward, and compute the rest anew.
+        zero_gates, zero_head: start these at 0 under "dit".
+        checkpointing: blocks keep only their inputs for backward.
     """
 
-    places: Tensor
-    cos: Tensor
-    sin: Tensor
+    pos_embed: Tensor
+    rope: Tensor | None
 
     def __init__(
         self,
@@ -64,92 +71,115 @@ class DiT(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.side, self.num_classes = img_size // patch_size, num_classes
-        self.head_dim, self.rope = embed_dim // num_heads, rope
+        self.side, self.patch_size, self.head_dim = img_size // patch_size, patch_size, embed_dim // num_heads
+        self.num_classes, self.learned = num_classes, positions == "learned"
         self.init, self.zero_gates, self.zero_head, self.checkpointing = init, zero_gates, zero_head, checkpointing
-        self.patches = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size)
-        self.time = nn.Sequential(nn.Linear(FREQUENCIES, embed_dim), nn.SiLU(), nn.Linear(embed_dim, embed_dim))
-        self.classes = nn.Embedding(num_classes + 1, embed_dim)
-        self.blocks = nn.ModuleList(
-            Block(norm_layer, embed_dim, num_heads, round(embed_dim * mlp_ratio), mlp, qk_norm) for _ in range(depth)
-        )
-        self.norm = norm_layer(embed_dim, site="final", affine=False)
-        self.modulation = nn.Linear(embed_dim, 2 * embed_dim)
-        self.head = nn.Linear(embed_dim, patch_size**2 * outputs * in_chans)
-        self.positions = positions
-        if positions == "learned":
-            self.places = nn.Parameter(torch.empty(self.side**2, embed_dim))
+        self.x_embedder = PatchEmbed(img_size, patch_size, in_chans, embed_dim)
+        self.t_embedder = TimestepEmbedder(embed_dim)
+        self.y_embedder = LabelEmbedder(num_classes, embed_dim)
+        places = torch.empty(1, self.side**2, embed_dim)
+        if self.learned:
+            self.pos_embed = nn.Parameter(places)
         else:
-            self.register_buffer("places", torch.empty(self.side**2, embed_dim), persistent=False)
-        for name in ("cos", "sin"):
-            self.register_buffer(name, torch.empty(self.side**2 if rope else 0, self.head_dim), persistent=False)
+            self.register_buffer("pos_embed", places)
+        tables = torch.empty(self.side**2, 2 * self.head_dim) if rope else None  # sine, then cosine, as timm has them
+        self.register_buffer("rope", tables, persistent=False)
+        hidden = round(embed_dim * mlp_ratio)
+        self.blocks = nn.ModuleList(Block(norm_layer, embed_dim, num_heads, hidden, mlp, qk_norm) for _ in range(depth))
+        self.final_layer = FinalLayer(norm_layer, embed_dim, patch_size**2 * outputs * in_chans)
 
     @torch.no_grad()
     def init_weights(self) -> None:
         """Draws all weights and computes all buffers, in place; also after `to_empty`, and again.
 
-        |                           | fan_in                          | dit, as in the paper                |
-        |---------------------------|---------------------------------|-------------------------------------|
-        | patches, q, k, v, MLPs in | std fan_in^-0.5                 | Xavier                              |
-        | attention and MLP out     | std (fan_in * 2 * depth)^-0.5   | Xavier                              |
-        | time                      | std fan_in^-0.5                 | std 0.02                            |
-        | classes, learned places   | std 1                           | std 0.02                            |
-        | modulation of blocks      | std 0.2 * D^-0.5; gates 1       | 0 if zero_gates, else Xavier        |
-        | modulation of the head    | std 0.2 * D^-0.5                | 0 if zero_head, else Xavier         |
-        | head                      | std D^-0.5                      | 0 if zero_head, else Xavier         |
-        | biases                    | 0                               | 0                                   |
-        | norms                     | their own                       | their own                           |
+        |                               | fan_in                          | dit, as in the paper                |
+        |-------------------------------|---------------------------------|-------------------------------------|
+        | x_embedder, attn.qkv, mlp.fc1 | std fan_in^-0.5                 | Xavier                              |
+        | attn.proj, mlp.fc2            | std (fan_in * 2 * depth)^-0.5   | Xavier                              |
+        | t_embedder                    | std fan_in^-0.5                 | std 0.02                            |
+        | y_embedder, learned pos_embed | std 1                           | std 0.02                            |
+        | adaLN_modulation of blocks    | std 0.2 * D^-0.5; gates 1       | 0 if zero_gates, else Xavier        |
+        | adaLN_modulation of the last  | std 0.2 * D^-0.5                | 0 if zero_head, else Xavier         |
+        | final_layer.linear            | std D^-0.5                      | 0 if zero_head, else Xavier         |
+        | biases                        | 0                               | 0                                   |
+        | norms                         | their own                       | their own                           |
 
         Zeros leave a block's gates closed, so that it starts as the identity. Under DyT that costs quality, and its
-        paper starts them open (arXiv 2503.10622). What either does at small widths says docs/dit.md.
+        paper starts them open (arXiv 2503.10622). docs/dit.md compares the two at small widths.
         """
-        blocks, dim = [cast(Block, block) for block in self.blocks], self.classes.embedding_dim
-        reset_([*(norm for block in blocks for norm in block.norms), self.norm])
-        modulations = [*(block.modulation for block in blocks), self.modulation]
+        blocks, last = [block for block in self.blocks if isinstance(block, Block)], self.final_layer
+        norms = [norm for block in blocks for norm in (block.norm1, block.attn.q_norm, block.attn.k_norm, block.norm2)]
+        reset_norms_([*norms, last.norm_final])
+        embedding = self.y_embedder.embedding_table.weight
         if self.init == "fan_in":
-            fan_in_(self, [layer for block in blocks for layer in block.writers], depth=len(blocks))
-            normal_(self.classes.weight, 1.0)
-            for layer in modulations:
-                normal_(layer.weight, 0.2 * dim**-0.5)
+            projections = [layer for block in blocks for layer in (block.attn.proj, block.mlp.fc2)]
+            fan_in_(self, projections, depth=len(blocks))
+            normal_(embedding, 1.0)
+            for layer in (*blocks, last):
+                normal_(layer.adaLN_modulation[1].weight, 0.2 * embedding.shape[1] ** -0.5)
             for block in blocks:
-                drawn_(block.modulation.bias, _open_gates)
+                fill_(block.adaLN_modulation[1].bias, _open_gates)
         else:
             for module in self.modules():
                 if isinstance(module, nn.Linear | nn.Conv2d):
-                    xavier_(module.weight)
+                    xavier_uniform_(module.weight)
                     if module.bias is not None:
                         module.bias.zero_()
-            for weight in (self.classes.weight, *(layer.weight for layer in self.time if isinstance(layer, nn.Linear))):
+            for weight in (embedding, self.t_embedder.mlp[0].weight, self.t_embedder.mlp[2].weight):
                 normal_(weight, 0.02)
-            closed = [*(modulations[:-1] if self.zero_gates else []), *([self.modulation] if self.zero_head else [])]
-            for layer in [*closed, *([self.head] if self.zero_head else [])]:
+            closed = [block.adaLN_modulation[1] for block in blocks] if self.zero_gates else []
+            closed += [last.adaLN_modulation[1], last.linear] if self.zero_head else []
+            for layer in closed:
                 layer.weight.zero_()
-        if self.positions == "learned":
-            normal_(self.places, 1.0 if self.init == "fan_in" else 0.02)
+        device, grid = self.pos_embed.device, [self.side, self.side]
+        if self.learned:
+            normal_(self.pos_embed, 1.0 if self.init == "fan_in" else 0.02)
         else:
-            self.places = sines_2d(self.side, dim, self.places.device)
-        if self.rope:
-            self.cos, self.sin = rope_tables_2d(self.side, self.side, self.head_dim, 100.0, self.cos.device)
+            self.pos_embed = build_sincos2d_pos_embed(grid, embedding.shape[1], device=device).unsqueeze(0)
+        if self.rope is not None:
+            cos, sin = rope_cos_sin_2d(self.side, self.side, self.head_dim, 100.0, device)
+            self.rope = torch.cat((sin, cos), dim=-1)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        """O C channels of the size of `x`.
+        """Returns predictions (B, O C, H, W).
 
         Args:
             x: (B, C, H, W), noisy.
             t: (B,) times in 0..1.
             labels: (B,) classes; num_classes for none.
         """
-        tokens = self.patches(x.to(self.patches.weight.dtype)).flatten(2).mT + self.places  # (B, T, D)
-        times = sines(STEPS * t, FREQUENCIES).to(self.classes.weight.dtype)  # (B, 256)
-        condition = F.silu(self.time(times) + self.classes(labels))  # (B, D)
-        rope = (self.cos, self.sin) if self.rope else None
+        tokens = self.x_embedder(x.to(self.x_embedder.proj.weight.dtype)) + self.pos_embed  # (B, T, D)
+        condition = self.t_embedder(t) + self.y_embedder(labels)  # (B, D)
         for block in self.blocks:
-            again = self.checkpointing and self.training
-            tokens = computed_anew(block, tokens, condition, rope) if again else block(tokens, condition, rope)
-        shift, scale = self.modulation(condition).unsqueeze(1).chunk(2, dim=-1)  # (B, 1, D)
-        pixels = self.head(modulated(self.norm(tokens), shift, scale))  # (B, T, P P O C)
-        pixels = pixels.unflatten(1, (self.side, self.side)).unflatten(-1, (*self.patches.kernel_size, -1))
-        return pixels.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)  # (B, O C, H, W)
+            if self.checkpointing and self.training:
+                tokens = checkpointed(block, tokens, condition, self.rope)
+            else:
+                tokens = block(tokens, condition, self.rope)
+        patches = self.final_layer(tokens, condition)  # (B, T, P P O C)
+        patches = patches.unflatten(1, (self.side, self.side)).unflatten(-1, (self.patch_size, self.patch_size, -1))
+        return patches.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)  # (B, O C, H, W)
+
+
+class TimestepEmbedder(nn.Module):
+    """A small network on the sinusoidal embedding of times (B,): (B, D)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.mlp(timestep_embedding(TIME_SCALE * t, FREQUENCIES).to(self.mlp[0].weight.dtype))
+
+
+class LabelEmbedder(nn.Module):
+    """A vector for each class, and the last one for no class: (B,) -> (B, D)."""
+
+    def __init__(self, num_classes: int, dim: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(num_classes + 1, dim)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        return self.embedding_table(labels)
 
 
 class Block(nn.Module):
@@ -157,74 +187,57 @@ class Block(nn.Module):
 
     def __init__(self, norm_layer: NormLayer, dim: int, heads: int, hidden: int, mlp: str, qk_norm: bool) -> None:
         super().__init__()
-        self.attn_norm = norm_layer(dim, site="attn", affine=False)
-        self.attn = Attention(norm_layer, dim, heads, qk_norm)
-        self.ffn_norm = norm_layer(dim, site="ffn", affine=False)
-        self.ffn: MLP | SwiGLU = MLP(dim, hidden) if mlp == "gelu" else SwiGLU(dim, round(hidden * 2 / 3))
-        self.modulation = nn.Linear(dim, 6 * dim)
+        self.norm1 = norm_layer(dim, site="attn", affine=False)
+        self.attn = AttentionRope(
+            dim, heads, num_prefix_tokens=0, qk_norm=qk_norm, norm_layer=norm_layer, rotate_half=True
+        )
+        self.norm2 = norm_layer(dim, site="ffn", affine=False)
+        self.mlp: Mlp | SwiGLU
+        if mlp == "gelu":
+            self.mlp = Mlp(dim, hidden, act_layer=partial(nn.GELU, approximate="tanh"))
+        else:
+            self.mlp = SwiGLU(dim, round(hidden * 2 / 3), bias=False)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
 
-    @property
-    def norms(self) -> list[nn.Module]:
-        ours = [self.attn_norm, self.attn.q_norm, self.attn.k_norm, self.ffn_norm]
-        return [norm for norm in ours if norm is not None]
-
-    @property
-    def writers(self) -> list[nn.Linear]:
-        """The layers whose output is added to the residual stream."""
-        return [self.attn.out, self.ffn.down]
-
-    def forward(self, x: Tensor, condition: Tensor, rope: Rope | None = None) -> Tensor:
-        mixed = self.modulation(condition).unsqueeze(1).chunk(6, dim=-1)  # (B, 1, D)
-        shift, scale, gate = mixed[:3]
-        x = x + gate * self.attn(modulated(self.attn_norm(x), shift, scale), rope)  # (B, T, D)
-        shift, scale, gate = mixed[3:]
-        return x + gate * self.ffn(modulated(self.ffn_norm(x), shift, scale))  # (B, T, D)
+    def forward(self, x: Tensor, condition: Tensor, rope: Tensor | None = None) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition).unsqueeze(1).chunk(6, dim=-1)
+        x = x + gate1 * self.attn(modulate(self.norm1(x), shift1, scale1), rope)  # (B, T, D)
+        return x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2))  # (B, T, D)
 
 
-class Attention(nn.Module):
-    """Of every token to all."""
+class FinalLayer(nn.Module):
+    """The last norm, scaled and shifted by time and class, and a linear layer to patches."""
 
-    def __init__(self, norm_layer: NormLayer, dim: int, heads: int, qk_norm: bool) -> None:
+    def __init__(self, norm_layer: NormLayer, dim: int, out_features: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
-        self.q_norm = norm_layer(dim // heads) if qk_norm else None
-        self.k_norm = norm_layer(dim // heads) if qk_norm else None
+        self.norm_final = norm_layer(dim, site="final", affine=False)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 2 * dim))
+        self.linear = nn.Linear(dim, out_features)
 
-    def forward(self, x: Tensor, rope: Rope | None = None) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, N, T, E)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        if rope is not None:
-            q, k = rotate(q, rope), rotate(k, rope)
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # (B, T, D)
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(condition).unsqueeze(1).chunk(2, dim=-1)  # (B, 1, D)
+        return self.linear(modulate(self.norm_final(x), shift, scale))
 
 
-class MLP(nn.Module):
-    """down(gelu(up(x)))."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.up = nn.Linear(dim, hidden)
-        self.down = nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(x), approximate="tanh"))  # (B, T, D)
-
-
-def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return x * (1 + scale) + shift
 
 
+def timestep_embedding(t: Tensor, dim: int) -> Tensor:
+    """Returns cosines, then sines, of t (B,) at dim / 2 wavelengths from 2 pi to nearly 10,000 times that, fp32."""
+    steps = torch.arange(dim // 2, dtype=torch.float32, device=t.device)
+    angles = t.float().unsqueeze(-1) * torch.exp(steps * (-math.log(10000.0) / (dim // 2)))
+    return torch.cat((angles.cos(), angles.sin()), dim=-1)  # (B, dim)
+
+
 def build(norm_layer: NormLayer, device: torch.device | str | None = None, **model: Any) -> DiT:
-    """The net of a config's section `model`.
+    """Returns the model of a config's section `model`.
 
     Raises:
         UsageError: sizes that do not fit together.
     """
     _check(**model)
-    return drawn_on(device, lambda: DiT(norm_layer, **model))
+    return init_on_device(device, lambda: DiT(norm_layer, **model))
 
 
 def _check(**model: Any) -> None:

@@ -20,7 +20,7 @@ def example_batch(cfg: DictConfig, samples: int) -> tuple[Tensor, Tensor]:
     return tokens[:, :-1], tokens[:, 1:]
 
 
-LLM = Family(
+FAMILY = Family(
     name="llm",
     build_model=build_model,
     build_module=build_module,

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ...errors import require
 from ...norms.precision import sparing
-from ..init import drawn_on, fan_in_, normal_, reset_
-from ..layers import Rope, SwiGLU, computed_anew, rope_tables, rotate
+from ..init import fan_in_, init_on_device, normal_, reset_norms_
+from ..layers import Rope, SwiGLU, apply_rotary_emb, checkpointed, rope_cos_sin
 from .cache import KVCache
 
 NormLayer = Callable[..., nn.Module]
@@ -94,10 +94,10 @@ class Llama(nn.Module):
         dim = self.embed.embedding_dim
         if self.tied:  # here, since `to_empty` makes two weights of the one
             self.head.weight = self.embed.weight
-        reset_([*(norm for block in self._blocks for norm in block.norms), self.norm])
+        reset_norms_([*(norm for block in self._blocks for norm in block.norms), self.norm])
         if self.init == "fan_in":
-            writers = [layer for block in self._blocks for layer in (block.attn.out, block.ffn.down)]
-            fan_in_(self, writers, depth=len(self.blocks), head=self.head, head_gain=self.head_gain)
+            projections = [layer for block in self._blocks for layer in (block.attn.out, block.ffn.down)]
+            fan_in_(self, projections, depth=len(self.blocks), head=self.head, head_gain=self.head_gain)
             # after the head, whose weight it may be
             normal_(self.embed.weight, dim**-0.5 if self.tied or self.embed_scale is not None else 1.0)
             if self.tied and isinstance(weight := getattr(self.norm, "weight", None), Tensor):
@@ -108,7 +108,7 @@ class Llama(nn.Module):
                     normal_(layer.weight, 0.02)
         if self.embed_scale is not None:
             self.embed_scale.fill_(dim**0.5)
-        cos, sin = rope_tables(self.context, self.head_dim, self.rope_base, self.cos.device)
+        cos, sin = rope_cos_sin(self.context, self.head_dim, self.rope_base, self.cos.device)
         self.cos, self.sin = cos, sin
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
@@ -132,7 +132,7 @@ class Llama(nn.Module):
         if self.embed_scale is not None:
             x = (x * self.embed_scale).to(x.dtype)
         for block in self.blocks:
-            x = computed_anew(block, x, rope) if self.checkpointing and self.training else block(x, rope, cache)
+            x = checkpointed(block, x, rope) if self.checkpointing and self.training else block(x, rope, cache)
         if cache is not None:
             cache.length += tokens.shape[1]
         x = self.norm(x)
@@ -145,7 +145,7 @@ class Llama(nn.Module):
             total = self._chunk_loss(x, targets)
         else:
             parts = zip(x.split(size), targets.split(size), strict=True)
-            total = torch.stack([computed_anew(self._chunk_loss, *part) for part in parts]).sum()
+            total = torch.stack([checkpointed(self._chunk_loss, *part) for part in parts]).sum()
         return total / (targets != IGNORED).sum()
 
     def _chunk_loss(self, x: Tensor, targets: Tensor) -> Tensor:
@@ -199,7 +199,8 @@ class Attention(nn.Module):
         q, k, v = (layer(x).unflatten(-1, (-1, self.head_dim)) for layer in (self.q, self.k, self.v))  # (B, T, H|G, E)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k, v = rotate(q.transpose(1, 2), rope), rotate(k.transpose(1, 2), rope), v.transpose(1, 2)  # (B, H|G, T, E)
+        q, k, v = (one.transpose(1, 2) for one in (q, k, v))  # (B, H|G, T, E)
+        q, k = apply_rotary_emb(q, rope), apply_rotary_emb(k, rope)
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)  # (B, G, S, E)
         length, seen = q.shape[2], k.shape[2]
@@ -217,7 +218,7 @@ def build(norm_layer: NormLayer, device: torch.device | str | None = None, **mod
         UsageError: sizes that do not fit together.
     """
     _check(**model)
-    return drawn_on(device, lambda: Llama(norm_layer, **model))
+    return init_on_device(device, lambda: Llama(norm_layer, **model))
 
 
 def _check(**model: Any) -> None:

@@ -16,7 +16,7 @@ def example_batch(cfg: DictConfig, samples: int) -> tuple[Tensor, Tensor]:
     return images, torch.randint(cfg.model.num_classes, (samples,))
 
 
-VIT = Family(
+FAMILY = Family(
     name="vit",
     build_model=build_model,
     build_module=build_module,

@@ -76,10 +76,10 @@ def init_weights(net: VisionTransformer, head_gain: float = 1.0) -> None:
 
     Patches are of std 1; timm's 0.02 beside them cost a small net up to a point of accuracy (docs/vit.md).
     """
-    writers = [layer for name, layer in net.named_modules() if name.endswith(("attn.proj", "mlp.fc2"))]
+    projections = [layer for name, layer in net.named_modules() if name.endswith(("attn.proj", "mlp.fc2"))]
     if net.pos_embed is not None:
         nn.init.normal_(net.pos_embed, std=0.5)
-    fan_in_(net, writers, depth=len(net.blocks), head=net.head, head_gain=head_gain)
+    fan_in_(net, projections, depth=len(net.blocks), head=net.head, head_gain=head_gain)
 
 
 def _create(name: str, norm_layer: NormLayer, img_size: int, settings: Mapping[str, Any]) -> nn.Module:
