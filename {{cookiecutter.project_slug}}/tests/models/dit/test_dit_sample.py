@@ -2,8 +2,6 @@
 
 import io
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,6 @@ from {{cookiecutter.package_name}}.models.dit.module import DiTTask
 from {{cookiecutter.package_name}}.train import build_task
 from {{cookiecutter.package_name}}.utils import columns, mix, tiled
 
-from ...runs import ROOT
 from .tiny import TINY
 
 Out = pytest.CaptureFixture[str]
@@ -238,13 +235,6 @@ def test_progress_on_a_terminal(run: tuple[Path, DiTTask], monkeypatch: pytest.M
     draw(run[0], "batch_size=4", "guidance=2", "sampler=euler")
     assert seen == [0, 1, 2, 3, 4, 4.75, 5.5, 6.25, 7]
     assert capsys.readouterr().err == ""
-
-
-def test_it_does_not_wait_for_lightning(run: tuple[Path, DiTTask]) -> None:
-    missing = "import sys; sys.modules['lightning'] = sys.modules['torchvision'] = None"
-    code = f"{missing}; import sample; sample.main(sys.argv[1:])"
-    argv = [f"checkpoint={run[0]}", "n=1", "steps=1"]
-    subprocess.run([sys.executable, "-c", code, *argv], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize(
