@@ -1,200 +1,282 @@
-"""Figures of every comparison: the metric by seed, differences, curves, alpha over depth, robustness."""
+"""Draws a comparison: scores and differences, sweeps, robustness, curves, and alpha over depth."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
-from ..robustness.evaluate import curves as by_kind
-from .comparison import Comparison
-from .grid import Cell, short
-from .results import band, thinned
-from .style import FAINT, INK, RULE, WIDTH, colours, label_ends, new_figure
+from ..robustness.evaluate import curves as shift_curves
+from .grid import Cell, short, short_tag
+from .results import Comparison, band, thin
+from .style import FAINT, INK, STYLE, WIDTH, colours
 
+DASHES: list[Any] = ["-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2))]
 CAPTIONS = {
-    "scores": "Dots are runs, the upright stroke their mean, the line a standard deviation to either side. Right: mean"
-    " difference by seed, with its 95 % interval where there is one.",
-    "sweep": "Mean over seeds. Lines: shaded by a standard deviation to either side. Heat maps: brighter is better, and"
+    "scores": "Dots are runs, the upright stroke is their mean, the line one standard deviation to either side. Right:"
+    " mean difference by seed with its 95 % interval.",
+    "sweep": "Mean over seeds. Lines: shaded by one standard deviation to either side. Heat maps: brighter is better,"
     " the best of each map is bold.",
     "shift": "Mean over seeds, shaded from the least to the greatest.",
     "curves": "Mean over seeds, shaded from the least to the greatest. train/loss is averaged over stretches of steps.",
-    "alpha": "Layers from the input downwards; mean over seeds, shaded from the least to the greatest.",
+    "alpha": "Layers from the input downwards. Mean over seeds, shaded from the least to the greatest.",
 }
-STYLES = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)))
+
+Styles = Mapping[Cell, Mapping[str, Any]]  # colour and dashes of each cell's lines
 
 
-class Look:
-    """Colour and dashes of every cell: the norm has the colour where norms differ, else the first swept key."""
-
-    def __init__(self, comparison: Comparison) -> None:
-        grid = comparison.grid
-        self.key = comparison.main_key
-        names = grid.swept.get(self.key, [""])
-        ordered = self.key in grid.numeric
-        self._colours = colours(sorted(names, key=float) if ordered else names, ordered)
-        if not grid.keys:
-            self._colours = colours([grid.label(())])
-            self._colours[""] = self._colours.pop(grid.label(()))
-        rest = list(dict.fromkeys(self._rest(cell) for cell in comparison.cells))
-        self._styles = {one: STYLES[at % len(STYLES)] for at, one in enumerate(rest)}
-
-    def group(self, cell: Cell) -> str:
-        return dict(cell).get(self.key, "")
-
-    def colour(self, cell: Cell) -> str:
-        return self._colours.get(self.group(cell), FAINT)
-
-    def style(self, cell: Cell) -> str | tuple[int, tuple[float, ...]]:
-        return self._styles[self._rest(cell)]
-
-    def _rest(self, cell: Cell) -> Cell:
-        return tuple((key, value) for key, value in cell if key != self.key)
+def draw(comparison: Comparison) -> dict[str, Figure]:
+    """Returns the figures that the finished runs have data for, by name."""
+    if not any(comparison.values(cell) for cell in comparison.grid.cells):
+        return {}
+    drawings: dict[str, Callable[[Comparison, Styles], Figure | None]] = {
+        **{"scores": draw_scores, "sweep": draw_sweep, "shift": draw_shift},
+        **{"curves": draw_curves, "alpha": draw_alpha},
+    }
+    with rc_context(STYLE):
+        figures = {name: drawing(comparison, line_styles(comparison)) for name, drawing in drawings.items()}
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def scores(comparison: Comparison, look: Look) -> Figure:
-    """A row for each cell: its runs and their mean; beside that its difference to the baseline, with the interval."""
-    cells = [cell for cell in comparison.cells if comparison.values(cell)]
+def line_styles(comparison: Comparison) -> Styles:
+    """Returns a colour by the main key and dashes by the other keys."""
+    grid, key = comparison.grid, comparison.main_key
+    names = grid.swept.get(key, [grid.label(())])
+    ordered = key in grid.numeric
+    colour = colours(sorted(names, key=float) if ordered else names, ordered)
+    rests = {cell: tuple(pair for pair in cell if pair[0] != key) for cell in grid.cells}
+    order = list(dict.fromkeys(rests.values()))
+    return {
+        cell: {
+            "color": colour.get(dict(cell).get(key, names[0]), FAINT),
+            "linestyle": DASHES[order.index(rest) % len(DASHES)],
+        }
+        for cell, rest in rests.items()
+    }
+
+
+def draw_scores(comparison: Comparison, styles: Styles) -> Figure:
+    """A row for each cell: its runs and their mean, and beside it the difference to the baseline."""
+    cells = [cell for cell in comparison.grid.cells if comparison.values(cell)]
     compared = [cell for cell in cells if comparison.reference(cell) not in (None, cell)]
-    figure = new_figure(1.0 + 0.36 * len(cells), WIDTH if compared else 0.62 * WIDTH)
+    figure = Figure(figsize=(WIDTH if compared else 0.62 * WIDTH, 1.0 + 0.36 * len(cells)))
     panels = figure.subplots(1, 2 if compared else 1, sharey=True, squeeze=False)[0]
-    way = "higher" if comparison.higher_is_better else "lower"
-    panels[0].set_title(f"{comparison.metric}, {way} is better")
-    panels[0].set_yticks(range(len(cells)), [comparison.grid.label(cell) for cell in cells], color=INK, size=9)
+    panels[0].set_title(f"{comparison.metric}, {'higher' if comparison.higher_is_better else 'lower'} is better")
+    panels[0].set_yticks(range(len(cells)), [comparison.grid.label(cell) for cell in cells])
     panels[0].set_ylim(len(cells) - 0.4, -0.6)
     for row, cell in enumerate(cells):
-        one, colour = comparison.spread(cell), look.colour(cell)
-        assert one is not None
-        values = list(comparison.values(cell).values())
-        if one.std is not None:
-            panels[0].plot([one.mean - one.std, one.mean + one.std], [row, row], color=colour, lw=2, alpha=0.45)
-        panels[0].plot(values, [row] * len(values), "o", ms=4.5, color=colour, mec="none", alpha=0.55)
-        panels[0].plot(one.mean, row, "|", ms=13, mew=2.4, color=colour)
+        values, color = list(comparison.values(cell).values()), styles[cell]["color"]
+        mean, std = np.mean(values), np.std(values, ddof=1) if len(values) > 1 else 0.0
+        panels[0].plot([mean - std, mean + std], [row, row], color=color, lw=2, alpha=0.45)
+        panels[0].plot(values, [row] * len(values), "o", ms=4.5, color=color, mec="none", alpha=0.55)
+        panels[0].plot(mean, row, "|", ms=13, mew=2.4, color=color)
+        difference = comparison.difference(cell) if cell in compared else None
+        if difference is not None:
+            ends = difference.interval or (difference.mean, difference.mean)
+            panels[1].plot(ends, [row, row], color=color, lw=2.2, solid_capstyle="butt")
+            panels[1].plot(difference.mean, row, "o", ms=7, color=color, mec="none")
     if compared:
-        _differences(comparison, look, panels[1], cells)
+        key, value = comparison.baseline or ("", "")
+        panels[1].set_title(
+            f"difference to {value if key == 'norm' else f'{short(key)}={value}'} by seed, 95 % interval"
+        )
+        panels[1].axvline(0, color=FAINT, lw=1)
+        panels[1].margins(x=0.08)
     for axes in panels:
-        _bare(axes)
+        _rows(axes)
     return figure
 
 
-def _differences(comparison: Comparison, look: Look, axes: Axes, cells: Sequence[Cell]) -> None:
-    assert comparison.baseline is not None
-    key, value = comparison.baseline
-    axes.set_title(f"difference to {value if key == 'norm' else f'{short(key)}={value}'} by seed, 95 % interval")
-    axes.axvline(0, color=FAINT, lw=1)
-    for row, cell in enumerate(cells):
-        difference, colour = comparison.difference(cell), look.colour(cell)
-        if difference is None or comparison.reference(cell) == cell:
-            continue
-        if difference.interval is not None:
-            axes.plot(difference.interval, [row, row], color=colour, lw=2.2, solid_capstyle="butt")
-        axes.plot(difference.mean, row, "o", ms=7, color=colour, mec="none")
-    axes.margins(x=0.08)
-
-
-def curves(comparison: Comparison, look: Look) -> Figure | None:
-    """Training loss, validation loss and the validated metric over steps: means, and from least to greatest."""
-    validated = f"val/{comparison.metric.partition('/')[2]}"
-    tags = dict.fromkeys(["train/loss", "val/loss", validated])
-    cells = [cell for cell in comparison.told if comparison.results.get(cell)]
-    lines = {
-        tag: {
-            cell: band([thinned(one.curves[tag]) for one in comparison.results[cell] if tag in one.curves])
-            for cell in cells
+def draw_curves(comparison: Comparison, styles: Styles) -> Figure | None:
+    """Training loss, validation loss and the validated metric over steps."""
+    cells = [cell for cell in comparison.shown if comparison.results.get(cell)]
+    panels: dict[str, dict[Cell, np.ndarray]] = {}
+    for tag in dict.fromkeys(["train/loss", "val/loss", f"val/{short_tag(comparison.metric)}"]):
+        runs = {
+            cell: [thin(one.curves[tag]) for one in comparison.results[cell] if tag in one.curves] for cell in cells
         }
-        for tag in tags
-    }
-    shown = [tag for tag in lines if any(steps for steps, *_ in lines[tag].values())]
-    if not shown:
+        bands = {cell: band(curves) for cell, curves in runs.items()}
+        panels[tag] = {cell: values for cell, values in bands.items() if values.size}
+    panels = {tag: bands for tag, bands in panels.items() if bands}
+    if not panels:
         return None
-    figure = new_figure(3.0)
-    panels = figure.subplots(1, len(shown), squeeze=False)[0]
-    for axes, tag in zip(panels, shown, strict=True):
-        for cell, (steps, mean, low, high) in lines[tag].items():
-            if steps:
-                one = "o" if len(steps) == 1 else ""
-                axes.plot(steps, mean, marker=one, ms=4, color=look.colour(cell), ls=look.style(cell), lw=1.6)
-                axes.fill_between(steps, low, high, color=look.colour(cell), alpha=0.13, lw=0)
+    figure = Figure(figsize=(WIDTH, 3.0))
+    for axes, (tag, bands) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for cell, values in bands.items():
+            _plot_band(axes, values, styles[cell], marker="o" if values.shape[1] == 1 else "")
         axes.set_title(tag)
         axes.set_xlabel("optimiser step")
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        _settled(axes, [points for points in lines[tag].values() if points[0]])
-    ends = {cell: mean[-1] for cell, (_, mean, *_) in lines[shown[-1]].items() if mean}
-    named = [(y, comparison.grid.label(cell), look.colour(cell)) for cell, y in ends.items()]
-    label_ends(panels[-1], named, 2.2)
+        if min(values.shape[1] for values in bands.values()) >= 12:  # the first values would flatten the rest
+            tails = np.concatenate([values[2:, values.shape[1] // 6 :].ravel() for values in bands.values()])
+            margin = 0.05 * np.ptp(tails) or 0.05
+            axes.set_ylim(tails.min() - margin, tails.max() + margin)
+    last = {cell: values[1, -1] for cell, values in bands.items()}
+    _legend(figure, comparison, styles, sorted(last, key=lambda cell: last[cell], reverse=True))
     return figure
 
 
-def _settled(axes: Axes, lines: Sequence[tuple[list[int], list[float], list[float], list[float]]]) -> None:
-    """Cuts off the first values of long curves, next to which the rest would be flat."""
-    tails = [value for _, _, low, high in lines for value in (*low[len(low) // 6 :], *high[len(high) // 6 :])]
-    if tails and min(len(steps) for steps, *_ in lines) >= 12:
-        margin = 0.05 * (max(tails) - min(tails)) or 0.05
-        axes.set_ylim(min(tails) - margin, max(tails) + margin)
-
-
-def alpha(comparison: Comparison, look: Look) -> Figure | None:
-    """alpha of every layer at the end, layer by layer downwards: mean, and from least to greatest."""
-    runs = {cell: [one.alphas for one in comparison.results.get(cell, ()) if one.alphas] for cell in comparison.told}
+def draw_alpha(comparison: Comparison, styles: Styles) -> Figure | None:
+    """The last alpha of every layer, over depth."""
+    runs = {cell: [one.alphas for one in comparison.results.get(cell, ()) if one.alphas] for cell in comparison.shown}
     runs = {cell: alphas for cell, alphas in runs.items() if alphas}
-    deepest = max((list(alphas[0]) for alphas in runs.values()), key=len, default=[])
-    if not deepest:
+    layers = max((list(alphas[0]) for alphas in runs.values()), key=len, default=[])
+    if not layers:
         return None
-    figure = new_figure(1.2 + min(0.2 * len(deepest), 8.0), 0.72 * WIDTH)
-    axes = figure.add_subplot()
-    handles = []
+    figure = Figure(figsize=(0.8 * WIDTH, 1.2 + min(0.2 * len(layers), 8.0)))
+    axes = figure.add_subplot(xlabel="alpha at the end of training", ylim=(len(layers) - 0.5, -0.5))
     for cell, alphas in runs.items():
         values = np.array([list(one.values()) for one in alphas if len(one) == len(alphas[0])])
-        rows, mean = range(values.shape[1]), values.mean(0)
-        colour, label = look.colour(cell), comparison.grid.label(cell)
-        axes.fill_betweenx(rows, values.min(0), values.max(0), color=colour, alpha=0.13, lw=0)
-        handles += axes.plot(mean, rows, marker="o", ms=4, mec="none", color=colour, ls=look.style(cell), label=label)
-    every = -(-len(deepest) // 40)
-    names = [re.sub(r"^\d+_", "", layer) for layer in deepest]
+        rows = range(values.shape[1])
+        axes.plot(values.mean(axis=0), rows, marker="o", ms=4, mec="none", **styles[cell])
+        axes.fill_betweenx(rows, values.min(axis=0), values.max(axis=0), color=styles[cell]["color"], alpha=0.13, lw=0)
+    every = -(-len(layers) // 40)  # as many names as have room
+    names = [re.sub(r"^\d+_", "", layer) for layer in layers]
     axes.set_yticks(range(0, len(names), every), names[::every])
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlabel("alpha at the end of training")
-    _bare(axes)
-    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), labelcolor="linecolor")
+    _rows(axes)
+    _legend(figure, comparison, styles, list(runs))
     return figure
 
 
-def shift(comparison: Comparison, look: Look) -> Figure | None:
-    """The metric against the strength of each kind of shift, from none on, and as the mean over kinds."""
-    runs = {cell: [one.shift for one in comparison.results.get(cell, ()) if one.shift] for cell in comparison.told}
+def draw_shift(comparison: Comparison, styles: Styles) -> Figure | None:
+    """The metric against the strength of each kind of shift, and its mean over the kinds."""
+    runs = {cell: [one.shift for one in comparison.results.get(cell, ()) if one.shift] for cell in comparison.shown}
     runs = {cell: shifts for cell, shifts in runs.items() if shifts}
     first = next((shifts[0] for shifts in runs.values()), None)
     if first is None:
         return None
     kinds = ["mean", *first["kinds"]]
-    columns = min(3, len(kinds))
-    rows = -(-len(kinds) // columns)
-    figure = new_figure(0.3 + 2.2 * rows)
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    across = min(3, len(kinds))
+    down = -(-len(kinds) // across)
+    figure = Figure(figsize=(WIDTH, 0.3 + 2.2 * down))
+    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     for axes in panels.flat[len(kinds) :]:
         axes.set_visible(False)
-    for at, (axes, kind) in enumerate(zip(panels.flat, kinds, strict=False)):
-        axes.set_title(kind.replace("_", " ") if at else "mean over kinds", weight="normal" if at else "bold")
+    for index, (axes, kind) in enumerate(zip(panels.flat, kinds, strict=False)):
+        axes.set_title(kind.replace("_", " ") if index else "mean over kinds", weight="normal" if index else "bold")
         for cell, shifts in runs.items():
-            lines = [dict(zip([0, *one["strengths"]], by_kind(one)[kind], strict=True)) for one in shifts]
-            strengths, mean, low, high = band(lines)
-            axes.plot(strengths, mean, marker="o", ms=3, color=look.colour(cell), ls=look.style(cell), lw=1.6)
-            axes.fill_between(strengths, low, high, color=look.colour(cell), alpha=0.13, lw=0)
+            lines = [dict(zip([0, *one["strengths"]], shift_curves(one)[kind], strict=True)) for one in shifts]
+            _plot_band(axes, band(lines), styles[cell], marker="o", ms=3)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.tick_params(labelbottom=at >= len(kinds) - columns)
-    handles = [Line2D([], [], color=look.colour(c), ls=look.style(c), label=comparison.grid.label(c)) for c in runs]
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 8), labelcolor="linecolor")
+        axes.tick_params(labelbottom=index >= len(kinds) - across)
     figure.supxlabel("strength; 0 is undamaged data", size=9, color=INK)
     figure.supylabel(first["metric"], size=9, color=INK)
+    _legend(figure, comparison, styles, list(runs))
     return figure
 
 
-def _bare(axes: Axes) -> None:
-    """Rows need no lines across, and values fine ones upright."""
+def draw_sweep(comparison: Comparison, styles: Styles) -> Figure | None:
+    """The metric over one swept number, or a heat map over two; None for none or more."""
+    keys = comparison.grid.numeric
+    series: dict[Cell, list[Cell]] = {}  # cells by their values of the other keys
+    for cell in comparison.grid.cells:
+        if comparison.values(cell):
+            series.setdefault(tuple(pair for pair in cell if pair[0] not in keys), []).append(cell)
+    if len(keys) == 1:
+        return _lines(comparison, styles, keys[0], series)
+    return _heat_maps(comparison, keys[0], keys[1], series) if len(keys) == 2 else None
+
+
+def _lines(comparison: Comparison, styles: Styles, key: str, series: Mapping[Cell, Sequence[Cell]]) -> Figure:
+    """Lines over the values of `key`; a series without this key is the same everywhere."""
+    values = _sorted_values(comparison, key)
+    figure = Figure(figsize=(0.8 * WIDTH, 3.3))
+    axes = figure.add_subplot(xlabel=key, ylabel=comparison.metric, xscale="log" if is_geometric(values) else "linear")
+    drawn: dict[Cell, Mapping[str, Any]] = {}
+    for rest, cells in series.items():
+        points = sorted((float(dict(cell)[key]), cell) for cell in cells if key in dict(cell))
+        points = points or [(values[0], cells[0]), (values[-1], cells[0])]
+        spreads = [comparison.spread(cell) for _, cell in points]
+        mean = np.array([one.mean for one in spreads if one])
+        std = np.array([one.std or 0.0 for one in spreads if one])
+        drawn[rest] = styles[cells[0]] if comparison.main_key != key else {"color": INK}
+        marker = "o" if key in dict(cells[0]) else ""
+        _plot_band(axes, np.array([[x for x, _ in points], mean, mean - std, mean + std]), drawn[rest], marker=marker)
+    axes.set_xticks(values, [f"{x:g}" for x in values])
+    axes.xaxis.set_minor_locator(NullLocator())
+    if any(series):
+        _legend(figure, comparison, drawn, list(drawn))
+    return figure
+
+
+def _heat_maps(comparison: Comparison, down: str, across: str, series: Mapping[Cell, Sequence[Cell]]) -> Figure | None:
+    """A map for every series that has both keys, all on one scale."""
+    rows, columns = _sorted_values(comparison, down), _sorted_values(comparison, across)
+    maps = {}
+    for rest, cells in series.items():
+        values = np.full((len(rows), len(columns)), np.nan)
+        for cell in cells:
+            typed = dict(cell)
+            if down in typed and across in typed:
+                mean = np.mean(list(comparison.values(cell).values()))
+                values[rows.index(float(typed[down])), columns.index(float(typed[across]))] = mean
+        if not np.isnan(values).all():
+            maps[rest] = values
+    if not maps:
+        return None
+    everything = np.array(list(maps.values()))
+    limits = Normalize(np.nanmin(everything), np.nanmax(everything))
+    scale = ScalarMappable(limits, "viridis" if comparison.higher_is_better else "viridis_r")
+    n = min(3, len(maps))
+    height = -(-len(maps) // n)
+    figure = Figure(figsize=(1.2 + n * max(1.6, 0.72 * len(columns)), height * (0.9 + 0.42 * len(rows))))
+    panels = figure.subplots(height, n, sharex=True, sharey=True, squeeze=False)
+    for axes in panels.flat[len(maps) :]:
+        axes.set_visible(False)
+    for axes, (rest, values) in zip(panels.flat, maps.items(), strict=False):
+        axes.pcolormesh(values, cmap=scale.cmap, norm=scale.norm)
+        best = np.nanmax(values) if comparison.higher_is_better else np.nanmin(values)
+        for row, column in np.argwhere(~np.isnan(values)):
+            value = values[row, column]
+            bright = np.dot(scale.to_rgba(value)[:3], (0.3, 0.59, 0.11)) > 0.52
+            text = {"color": "#000000" if bright else "#ffffff", "weight": "bold" if value == best else "normal"}
+            axes.text(
+                column + 0.5, row + 0.5, f"{value:z.{comparison.digits}f}", ha="center", va="center", size=8, **text
+            )
+        axes.set_title(comparison.grid.label(rest) if rest else comparison.metric)
+        axes.set_xticks(np.arange(len(columns)) + 0.5, [f"{x:g}" for x in columns])
+        axes.set_yticks(np.arange(len(rows)) + 0.5, [f"{y:g}" for y in rows])
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+    figure.supxlabel(short(across), size=9, color=INK)
+    figure.supylabel(short(down), size=9, color=INK)
+    return figure
+
+
+def is_geometric(values: Sequence[float]) -> bool:
+    """Returns whether rising `values` keep their ratio rather than their distance."""
+    if len(values) < 3 or values[0] <= 0:
+        return False
+    steps, ratios = np.diff(values), np.divide(values[1:], values[:-1])
+    return bool(ratios.std() / ratios.mean() < steps.std() / steps.mean())
+
+
+def _sorted_values(comparison: Comparison, key: str) -> list[float]:
+    return sorted(float(value) for value in comparison.grid.swept[key])
+
+
+def _plot_band(axes: Axes, values: np.ndarray, style: Mapping[str, Any], **marks: Any) -> None:
+    x, mean, low, high = values
+    axes.plot(x, mean, **style, **marks)
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.13, lw=0)
+
+
+def _legend(figure: Figure, comparison: Comparison, styles: Styles, cells: Sequence[Cell]) -> None:
+    handles = [Line2D([], [], **styles[cell], label=comparison.grid.label(cell)) for cell in cells]
+    figure.legend(handles=handles, loc="outside right upper")
+
+
+def _rows(axes: Axes) -> None:
+    """Fine upright lines, and no axis beside the names of rows."""
     axes.grid(visible=False, axis="y")
-    axes.grid(visible=True, axis="x", color=RULE, lw=0.6)
+    axes.grid(visible=True, axis="x")
     axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)

@@ -1,29 +1,28 @@
-"""argv -> every combination of its values, composed and checked."""
+"""Composes the config of every combination of `norm=dyt,ln seed=0,1`, before anything is trained."""
 
 import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
-from statistics import stdev
+from itertools import product
 from typing import Any
 
 from ...config import compose, fit_keys, groups, parse, plain, to_argv, without
 from ...errors import UsageError, require
 
-OURS = ("name", "runs", "resume")  # keys by which a comparison places its runs
-# Where things lie and who loads them: they change no number, so a run goes on under others.
-FREE = ("logger", "data.download", "data.pin_memory", "data.workers")
+OWN_KEYS = ("name", "runs", "resume")  # set by the comparison itself
+# Keys that change no number: they are no part of a run's identity, and a run may be resumed with other values.
+FREE_KEYS = ("logger", "data.download", "data.pin_memory", "data.workers")
 
-Cell = tuple[tuple[str, str], ...]  # swept keys with their values as typed, all but the seed
+Cell = tuple[tuple[str, str], ...]  # swept keys with their values as typed, without the seed
 
 
 @dataclass(frozen=True)
 class Combination:
-    """One run: its place in the comparison, the overrides of train.py that make it, and its config.
+    """One run: its cell in the grid, its seed, its overrides of train.py, and its resolved config.
 
-    `name` ends in a digest of the resolved config, so that runs of other settings are others, however they were typed.
+    `name` ends in a digest of the config, so a run is found again however its arguments were typed.
     """
 
     cell: Cell
@@ -39,11 +38,16 @@ class Combination:
 
 @dataclass(frozen=True)
 class Grid:
-    """All combinations, seed by seed, so that one that is broken off compares what it has."""
+    """All combinations, seed by seed, so that an interrupted comparison has complete sets of cells.
+
+    Args:
+        swept: the keys with several values.
+        notes: what was left out, one line each.
+    """
 
     swept: dict[str, list[str]]
     combinations: list[Combination]
-    notes: list[str]  # what was left out, in one line each
+    notes: list[str]
 
     @property
     def keys(self) -> list[str]:
@@ -51,20 +55,18 @@ class Grid:
 
     @property
     def numeric(self) -> list[str]:
-        """Swept keys whose values are numbers."""
+        """The swept keys whose values are numbers."""
         return [key for key in self.keys if key not in groups() and all(map(_is_number, self.swept[key]))]
 
     @property
     def cells(self) -> list[Cell]:
-        """In the order of the values as typed, the first key slowest."""
-        order = {key: {value: at for at, value in enumerate(values)} for key, values in self.swept.items()}
-        cells = dict.fromkeys(one.cell for one in self.combinations)
-        return sorted(cells, key=lambda cell: [order[key].get(dict(cell).get(key, ""), -1) for key in self.keys])
+        """All cells in the order of the typed values, the first key slowest."""
+        return list(dict.fromkeys(one.cell for one in self.combinations))
 
     def label(self, cell: Cell) -> str:
-        """An option by itself, and other values with the last part of their key: `dyt, alpha0=0.5`."""
+        """Returns for example `dyt, alpha0=0.5`."""
         if not cell:
-            return str(next(one.cfg["norm"]["name"] for one in self.combinations))
+            return str(self.combinations[0].cfg["norm"]["name"])
         return ", ".join(value if key in groups() else f"{short(key)}={value}" for key, value in cell)
 
 
@@ -73,19 +75,18 @@ def short(key: str) -> str:
 
 
 def combine(argv: Sequence[str]) -> Grid:
-    """Every combination of the values that `argv` gives, separated by commas, to its keys.
+    """Returns every combination of the comma-separated values in `argv`.
 
-    A key that the option of one combination has, and that of another has not (`norm=dyt,ln norm.alpha0=0.5,1`), is left
-    out of the latter, which then is one run.
+    A key that one option has and another lacks (`norm=dyt,ln norm.alpha0=0.5,1`) is left out where it is lacking.
 
     Raises:
-        UsageError: a combination that train.py would refuse, a key that the comparison sets itself, or values that make
-            no difference.
+        UsageError: train.py would refuse a combination, the comparison sets this key itself, or two combinations are
+            the same run.
     """
-    parse(list(argv))  # refuses what is not key=value
+    parse(list(argv))  # checks that all are key=value
     typed = dict(argument.split("=", 1) for argument in argv)
-    for key in OURS:
-        require(key not in typed, f"{key}={typed.get(key)}: compare.py places its runs itself; out=<folder> says where")
+    for key in OWN_KEYS:
+        require(key not in typed, f"{key}={typed.get(key)}: compare.py sets it itself; out=<folder> says where runs go")
     values = {key: split(key, text) for key, text in typed.items()}
     swept = {key: several for key, several in values.items() if len(several) > 1}
     keys = sorted(values, key=lambda key: key != "seed")  # the seed slowest
@@ -93,62 +94,45 @@ def combine(argv: Sequence[str]) -> Grid:
     fitting, notes = fit_keys(chosen)
     combinations: dict[str, Combination] = {}
     for one in fitting:
-        kept = {key: one[key] for key in typed if key in one}
-        combination = _combination(kept, [key for key in swept if key in kept])
+        texts = {key: one[key] for key in typed if key in one}
+        combination = _combination(texts, [key for key in swept if key in texts])
         same = combinations.setdefault(combination.digest, combination)
         if same.cell != combination.cell:
             cells = " and ".join(" ".join(f"{key}={text}" for key, text in each.cell) for each in (same, combination))
-            raise UsageError(f"{cells} are one and the same run; give values that change something")
+            raise UsageError(f"{cells} are the same run; give values that change something")
     return Grid(swept, list(combinations.values()), notes)
 
 
 def split(key: str, text: str) -> list[str]:
-    """`text` at its commas, less those in brackets and quotes; spaces around values are none of theirs.
+    """Returns the parts of `text` between its commas; commas inside brackets do not count.
 
     Raises:
-        UsageError: an empty value, or one that is there twice.
+        UsageError: a part is empty, or is there twice.
     """
-    parts, depth, quote = [""], 0, ""
+    parts, depth = [""], 0
     for character in text:
-        if quote or character in "\"'":
-            quote = "" if character == quote else quote or character
-        else:
-            depth += (character in "[{(") - (character in "]})")
-        if character == "," and not depth and not quote:
+        depth += (character in "[{(") - (character in "]})")
+        if character == "," and not depth:
             parts.append("")
         else:
             parts[-1] += character
-    if len(parts) == 1 or depth or quote:  # what does not close is one value, for the config to judge
+    if len(parts) == 1 or depth:  # unbalanced brackets are left to the config's own check
         return [text]
     parts = [part.strip() for part in parts]
-    require(all(parts), f"{key}={text}: there is a value missing between its commas")
-    twice = [part for part in parts if parts.count(part) > 1]
-    require(not twice, f"{key}={text}: {twice[0] if twice else ''} is there twice")
+    require(all(parts), f"{key}={text}: a value between two commas is missing")
+    require(len(set(parts)) == len(parts), f"{key}={text}: a value is there twice")
     return parts
 
 
-def is_geometric(values: Sequence[float]) -> bool:
-    """Whether rising `values` keep their ratio rather than their distance."""
-    if len(values) < 3 or values[0] <= 0:
-        return False
-    steps = [b - a for a, b in pairwise(values)]
-    ratios = [b / a for a, b in pairwise(values)]
-    return _variation(ratios) < _variation(steps)
-
-
-def _variation(values: Sequence[float]) -> float:
-    return stdev(values) / (sum(values) / len(values))
-
-
-def _combination(kept: Mapping[str, str], swept: Sequence[str]) -> Combination:
-    argv = to_argv(kept)
+def _combination(texts: Mapping[str, str], swept: Sequence[str]) -> Combination:
+    argv = to_argv(texts)
     cfg = plain(compose(argv))
-    identity = without(cfg, ("defaults", *OURS, *FREE))
+    identity = without(cfg, ("defaults", *OWN_KEYS, *FREE_KEYS))
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    others = [f"{short(key)}{kept[key]}" for key in swept if key not in ("norm", "seed")]
+    others = [f"{short(key)}{texts[key]}" for key in swept if key not in ("norm", "seed")]
     words = [cfg["norm"]["name"], *others, f"seed{cfg['seed']}"]
     name = "-".join(re.sub(r"[^\w.]+", "_", word).strip("_.")[:40] for word in words)
-    cell = tuple((key, kept[key]) for key in swept if key != "seed")
+    cell = tuple((key, texts[key]) for key in swept if key != "seed")
     return Combination(cell, cfg["seed"], argv, cfg, f"{name[:100]}-{digest}")
 
 
@@ -160,30 +144,53 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def numbers(grid: Grid, key: str) -> list[float]:
-    """The values of a numeric key, rising."""
-    return sorted(float(value) for value in grid.swept[key])
-
-
-def tracked_metric(grid: Grid, asked: str) -> tuple[str, bool]:
-    """The metric that is compared, and whether more of it is better.
+def choose_metric(grid: Grid, asked: str) -> tuple[str, bool]:
+    """Returns the metric that is compared, and whether higher is better.
 
     Args:
-        asked: `test/acc5:max`, `test/loss`, or nothing for what the task's best checkpoint is best at, on test.
+        asked: for example `test/acc5:max` or `test/loss`; empty for the monitored metric on the test split.
 
     Raises:
-        UsageError: the combinations have no metric in common, or nobody says which way is better.
+        UsageError: the combinations monitor different metrics, or it is not known whether higher is better.
     """
     monitors = {(one.cfg["task"]["monitor"], one.cfg["task"]["monitor_mode"]) for one in grid.combinations}
     if not asked:
-        several = ", ".join(sorted(f"{tag} ({mode})" for tag, mode in monitors))
-        require(len(monitors) == 1, f"the combinations are best at {several}; metric=<tag> says what to compare")
+        several = ", ".join(sorted(tag for tag, _ in monitors))
+        require(len(monitors) == 1, f"the combinations monitor {several}; choose one with metric=<tag>")
         ((tag, mode),) = monitors
-        return f"test/{tag.partition('/')[2]}", mode == "max"
-    tag, _, way = asked.partition(":")
-    ways = {mode for monitor, mode in monitors if monitor.partition("/")[2] == tag.partition("/")[2]}
-    ways |= {"min"} if tag.endswith("/loss") else set()
-    way = way or (ways.pop() if len(ways) == 1 else "")
-    if way not in ("max", "min") or "/" not in tag:
-        raise UsageError(f"metric={asked}: expected a tag and which way is better, as in metric=test/loss:min")
-    return tag, way == "max"
+        return f"test/{short_tag(tag)}", mode == "max"
+    tag, _, mode = asked.partition(":")
+    modes = {mode for monitor, mode in monitors if short_tag(monitor) == short_tag(tag)}
+    modes |= {"min"} if tag.endswith("/loss") else set()
+    mode = mode or (modes.pop() if len(modes) == 1 else "")
+    if mode not in ("max", "min") or "/" not in tag:
+        raise UsageError(f"metric={asked}: expected a tag with max or min, as in metric=test/loss:min")
+    return tag, mode == "max"
+
+
+def short_tag(tag: str) -> str:
+    """Returns `acc` of `val/acc`."""
+    return tag.partition("/")[2]
+
+
+def choose_baseline(grid: Grid, asked: str) -> tuple[str, str] | None:
+    """Returns the swept key and value that the others are compared to; None if only seeds differ.
+
+    Args:
+        asked: a value or key=value; empty for norm=ln if it is there, else the first value of the first key.
+
+    Raises:
+        UsageError: no swept key has this value, or several have it.
+    """
+    if not grid.keys:
+        require(not asked, f"baseline={asked}: only seeds differ; give another key several values, as in norm=dyt,ln")
+        return None
+    if not asked:
+        first = grid.keys[0]
+        return ("norm", "ln") if "ln" in grid.swept.get("norm", []) else (first, grid.swept[first][0])
+    key, _, value = asked.rpartition("=")
+    found = [name for name in grid.keys if value in grid.swept[name] and key in ("", name)]
+    if len(found) != 1:
+        choices = ", ".join(f"{name}={one}" for name in grid.keys for one in grid.swept[name])
+        raise UsageError(f"baseline={asked}: expected one of {choices}")
+    return found[0], value

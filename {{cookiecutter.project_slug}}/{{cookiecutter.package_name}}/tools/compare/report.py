@@ -1,26 +1,29 @@
-"""What a comparison says, in the order in which a person reads it."""
+"""Writes a comparison as sentences, a table and figures: report.html, which needs no other file, and report.md."""
 
+import html
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+from typing import Any
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-
-from .comparison import Comparison
-from .figures import Look, alpha, curves, scores, shift
-from .figures_sweep import sweep
+from ...utils import cpu_count, write_text
+from . import figures
 from .grid import Cell
-from .sentences import caveat, decimals, number, sentence, shown_interval, shown_spread
-from .style import SETTINGS
+from .results import Comparison, Difference, Spread
+from .style import css_colours, to_svg, write_png
 
 
 @dataclass(frozen=True)
 class Report:
-    """Args:
-    state: how much of the comparison there is.
-    failed: the last line of each run that failed, by its name.
-    notes: what was left out, and what else to know of the numbers.
-    details: how it was made, by what is told.
+    """A comparison with what else is to be said about it.
+
+    Args:
+        state: how much of the comparison is finished.
+        failed: the last line of each failed run, by its name.
+        notes: what was left out, and what else to know about the numbers.
+        details: how the runs were made, by topic.
     """
 
     comparison: Comparison
@@ -33,92 +36,210 @@ class Report:
     @property
     def title(self) -> str:
         grid = self.comparison.grid
-        swept = [f"{key} = {', '.join(grid.swept[key])}" for key in grid.keys]
         seeds = len({one.seed for one in grid.combinations})
+        swept = [f"{key} = {', '.join(grid.swept[key])}" for key in grid.keys]
         return "; ".join([*swept, f"{seeds} seeds" if seeds > 1 else "one seed"])
 
-    @property
-    def precision(self) -> int:
-        return decimals([self.comparison.spread(cell) for cell in self.comparison.cells])
-
     def sentences(self) -> list[str]:
-        """Of every cell, compared to its own baseline; or, of many, of the best ones, to the best of the baseline."""
-        return [self._sentence(cell) for cell in self.comparison.told]
-
-    def caveat(self) -> str:
-        one = self.comparison
-        compared = [cell for cell in one.told if self._reference(cell) not in (None, cell)]
-        differences = [one.difference(cell, self._reference(cell)) for cell in compared]
-        seeds = [each.n for each in differences if each is not None and each.interval]
-        text = caveat(len(seeds), min(seeds, default=0))
-        if len(one.told) < len(one.cells):
-            text += (
-                f" Of {len(one.cells)} cells the best of each {one.main_key} is told, chosen by this very metric, which"
-                " flatters it: measure the chosen ones again under other seeds. The table has all."
-            )
-        return text.strip()
-
-    def _reference(self, cell: Cell) -> Cell | None:
-        one, own = self.comparison, self.comparison.reference(cell)
-        if own is None or one.baseline is None or len(one.told) == len(one.cells):
-            return own
-        return next((other for other in one.told if one.baseline in other), own)
+        """Returns one sentence for every shown cell."""
+        return [self._sentence(cell) for cell in self.comparison.shown]
 
     def _sentence(self, cell: Cell) -> str:
-        one, label = self.comparison, self.comparison.grid.label
-        reference = self._reference(cell)
-        baseline = "" if reference is None else label(reference)
+        one, reference = self.comparison, self.comparison.shown_reference(cell)
         difference = one.difference(cell, reference)
-        line = sentence(label(cell), one.spread(cell), difference, baseline, one.higher_is_better, self.precision)
-        if diverged := len(one.results.get(cell, ())) - len(one.values(cell)):
-            line += f" {diverged} of its runs diverged: {one.metric} is no number there."
-        return line
+        baseline = "" if reference is None else one.grid.label(reference)
+        text = sentence(one.grid.label(cell), one.spread(cell), difference, baseline, one.higher_is_better, one.digits)
+        diverged = len(one.results.get(cell, ())) - len(one.values(cell))
+        return f"{text} {diverged} of its runs diverged: {one.metric} is no number there." if diverged else text
+
+    def caveats(self) -> str:
+        """Returns what limits these sentences."""
+        one, text = self.comparison, ""
+        differences = [one.difference(cell, one.shown_reference(cell)) for cell in one.shown]
+        seeds = [each.n for each in differences if each is not None and each.interval is not None]
+        if seeds:
+            text = (
+                "Intervals: paired differences by seed, Student's t. They speak of other seeds of this recipe, not of"
+            )
+            text += " other data, sizes or tuning."
+        if len(seeds) > 1:
+            text += f" There are {len(seeds)} of them, and one in twenty misses the true difference by chance."
+        if seeds and min(seeds) < 5:
+            text += f" With {min(seeds)} seeds they are wide: within noise does not mean that there is no difference."
+        if len(one.shown) < len(one.grid.cells):
+            text += (
+                f" Of {len(one.grid.cells)} cells only the best of each {one.main_key} is shown here. It was chosen by"
+            )
+            text += " this very metric, which flatters it: measure it again with other seeds. The table has all cells."
+        return text.strip()
 
     def table(self) -> list[list[str]]:
-        """Rows of texts, the head first."""
+        """Returns rows of text, the head first."""
         one = self.comparison
-        units = {each.rate[0] for results in one.results.values() for each in results if each.rate}
+        units = {each.throughput[0] for results in one.results.values() for each in results if each.throughput}
         rate = f"{units.pop()}/s" if len(units) == 1 else "per second"
         head = ["", one.metric, "difference", "95 % interval", "seconds", rate, "peak memory", "parameters"]
-        return [head, *([one.grid.label(cell), *self._numbers(cell)] for cell in one.cells)]
+        return [head, *(self._row(cell) for cell in one.grid.cells)]
 
-    def _numbers(self, cell: Cell) -> list[str]:
+    def _row(self, cell: Cell) -> list[str]:
         one, results = self.comparison, self.comparison.results.get(cell, ())
         spread, difference = one.spread(cell), one.difference(cell)
-        interval = mean = ""
+        mean = interval = ""
         if one.reference(cell) == cell:
             mean = "baseline"
         elif difference is not None:
-            mean = f"{number(difference.mean, self.precision, sign=True)} (n={difference.n})"
-            if difference.interval is not None:
-                interval = shown_interval(difference.interval, self.precision)
-        costs = [
-            _mean([each.summary.get("seconds") for each in results], "{:,.0f}"),
-            _mean([each.rate[1] if each.rate else None for each in results], "{:,.0f}"),
-            _mean([_mebibytes(each.summary.get("peak_memory_bytes")) for each in results], "{:,.0f} MiB"),
-            _mean([each.summary.get("parameters") for each in results], "{:,.0f}"),
+            mean = f"{number(difference.mean, one.digits, '+')} (n={difference.n})"
+            interval = shown_interval(difference, one.digits)
+        memory = [each.summary.get("peak_memory_bytes") for each in results]
+        return [
+            *(one.grid.label(cell), shown_spread(spread, one.digits) if spread else "none", mean, interval),
+            _mean([each.summary.get("seconds") for each in results]),
+            _mean([each.throughput[1] if each.throughput else None for each in results]),
+            _mean([None if count is None else count / 2**20 for count in memory], " MiB"),
+            _mean([each.summary.get("parameters") for each in results]),
         ]
-        return [shown_spread(spread, self.precision) if spread else "none", mean, interval, *costs]
-
-    def figures(self) -> dict[str, Figure]:
-        look = Look(self.comparison)
-        if not any(self.comparison.values(cell) for cell in self.comparison.cells):
-            return {}
-        with rc_context(SETTINGS):
-            drawn = {
-                "scores": scores(self.comparison, look),
-                "sweep": sweep(self.comparison, look),
-                "shift": shift(self.comparison, look),
-                "curves": curves(self.comparison, look),
-                "alpha": alpha(self.comparison, look),
-            }
-        return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def _mean(values: Sequence[float | None], form: str) -> str:
+def sentence(
+    label: str, one: Spread | None, difference: Difference | None, baseline: str, higher_is_better: bool, digits: int
+) -> str:
+    """Returns what the numbers say about a cell, and no more.
+
+    Args:
+        one: the cell's mean and deviation; None if no run has finished.
+        difference: to the baseline; None if they have no seed in common.
+        baseline: what it is compared to; empty for nothing, its own label for the baseline itself.
+    """
+    if one is None:
+        return f"{label}: no run has finished."
+    start = f"{label}: {shown_spread(one, digits)}"
+    if baseline in ("", label):
+        return f"{start}{', the baseline' if baseline else ''}."
+    if difference is None:
+        return f"{start}; not compared, because no seed has finished for both it and {baseline}."
+    start += f", {number(difference.mean, digits, '+')} to {baseline}"
+    if difference.n == 1:
+        return f"{start}. One seed cannot tell a difference from chance."
+    if difference.interval is None:
+        return f"{start}, the same in each of {difference.n} seeds, so there is no spread to make an interval of."
+    common = f" ({difference.n} seeds in common)" if difference.n != one.n else ""
+    start += f", 95 % CI {shown_interval(difference, digits)}{common}"
+    if not difference.excludes_zero:
+        return f"{start}: within seed noise of {baseline}."
+    verdict = "better" if (difference.mean > 0) == higher_is_better else "worse"
+    return f"{start}, which excludes 0: {verdict} than {baseline}."
+
+
+def number(value: float, digits: int, sign: str = "-") -> str:
+    return f"{value:{sign}z.{digits}f}"
+
+
+def shown_spread(one: Spread, digits: int) -> str:
+    """Returns for example `0.986 ± 0.003 (n=3)`."""
+    return f"{number(one.mean, digits)}{f' ± {number(one.std, digits)}' if one.std is not None else ''} (n={one.n})"
+
+
+def shown_interval(difference: Difference, digits: int) -> str:
+    return " to ".join(number(end, digits) for end in difference.interval or ())
+
+
+def _mean(values: Sequence[float | None], unit: str = "") -> str:
     known = [value for value in values if value is not None]
-    return form.format(sum(known) / len(known)) if known else ""
+    return f"{sum(known) / len(known):,.0f}{unit}" if known else ""
 
 
-def _mebibytes(count: float | None) -> float | None:
-    return None if count is None else count / 2**20
+def origin(summaries: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], list[str]]:
+    """Returns versions, git state and machine, and a note about each of them in which the runs differ."""
+    import torch
+
+    details, notes = {}, []
+    for key in ("versions", "git"):
+        found = dict.fromkeys(_facts(one.get(key)) for one in summaries)
+        if found:
+            details[key] = "; ".join(found)
+        if len(found) > 1:
+            notes.append(f"The runs differ in {key}: {details[key]}.")
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    gpu = f"{len(gpus)} x {gpus[0]}" if gpus else "no GPU"
+    details["machine of this report"] = f"{platform.system()} {platform.machine()}, {cpu_count()} CPUs, {gpu}"
+    return details, notes
+
+
+def _facts(facts: Mapping[str, Any] | None) -> str:
+    if facts is None:
+        return "no git repository"
+    if "commit" in facts:
+        return f"commit {facts['commit'][:12]}{', with changes' if facts.get('changed') else ''}"
+    return ", ".join(f"{key} {value}" for key, value in facts.items())
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Writes `report.html`, `report.md` and the pictures that the latter shows."""
+    drawn = figures.draw(report.comparison)
+    (folder / "figures").mkdir(exist_ok=True)
+    for name in figures.CAPTIONS:
+        path = folder / "figures" / f"{name}.png"
+        path.unlink(missing_ok=True)  # of an earlier comparison
+        if name in drawn:
+            write_png(drawn[name], path)
+    svgs = {name: to_svg(figure, name) for name, figure in drawn.items()}
+    write_text(folder / "report.html", to_html(report, svgs))
+    write_text(folder / "report.md", to_markdown(report, list(drawn)))
+
+
+def to_html(report: Report, svgs: Mapping[str, str]) -> str:
+    """Returns the page; `svgs` are its figures by name."""
+    escape = html.escape
+
+    def bullets(items: Sequence[str]) -> str:
+        return "<ul>\n" + "\n".join(f"<li>{item}</li>" for item in items) + "\n</ul>"
+
+    head, *rows = report.table()
+    lines = ["".join(f"<th>{escape(text)}</th>" for text in head)]
+    lines += ["".join(f"<td>{escape(text)}</td>" for text in row) for row in rows]
+    failed = [f"<code>{escape(run)}</code>: {escape(line)}" for run, line in report.failed.items()]
+    parts = [
+        f"<h1>{escape(report.title)}</h1>",
+        f'<p class="faint">{escape(report.state)}</p>',
+        bullets([escape(line) for line in report.sentences()]),
+        f'<p class="faint">{escape(report.caveats())}</p>',
+        '<div class="table"><table>' + "\n".join(f"<tr>{line}</tr>" for line in lines) + "</table></div>",
+        *(
+            f"<figure>{svg}<figcaption>{escape(figures.CAPTIONS[name])}</figcaption></figure>"
+            for name, svg in svgs.items()
+        ),
+        f"<h2>Failed</h2>\n{bullets(failed)}" if failed else "",
+        f"<h2>Notes</h2>\n{bullets([escape(note) for note in report.notes])}" if report.notes else "",
+        f"<h2>How it was made</h2>\n<pre>{escape(report.command)}</pre>",
+        bullets([escape(f"{key}: {value}") for key, value in report.details.items()]),
+    ]
+    page = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
+    colours = {"light": css_colours(dark=False), "dark": css_colours(dark=True)}
+    return page.substitute(title=escape(report.title), body="\n".join(part for part in parts if part), **colours)
+
+
+def to_markdown(report: Report, names: Sequence[str]) -> str:
+    """Returns the same report, with the pictures `names` in figures/."""
+
+    def escape(text: str) -> str:
+        return html.escape(text, quote=False).replace("|", "\\|").replace("*", "\\*")
+
+    def bullets(items: Sequence[str]) -> str:
+        return "\n".join(f"- {item}" for item in items)
+
+    head, *rows = report.table()
+    table = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    failed = [f"`{run}`: {escape(line)}" for run, line in report.failed.items()]
+    parts = [
+        f"# {escape(report.title)}",
+        report.state,
+        bullets([escape(line) for line in report.sentences()]),
+        report.caveats(),
+        "\n".join(f"| {' | '.join(map(escape, row))} |" for row in table),
+        *(f"![{name}](figures/{name}.png)\n\n{figures.CAPTIONS[name]}" for name in names),
+        f"## Failed\n\n{bullets(failed)}" if failed else "",
+        f"## Notes\n\n{bullets([escape(note) for note in report.notes])}" if report.notes else "",
+        f"## How it was made\n\n```sh\n{report.command}\n```",
+        bullets([f"{key}: {escape(value)}" for key, value in report.details.items()]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"

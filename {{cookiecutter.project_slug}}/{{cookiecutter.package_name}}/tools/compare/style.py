@@ -1,7 +1,4 @@
-"""How figures look: a colour for each norm, labels beside what they name, and SVG that is readable by day and night.
-
-Figures are made without pyplot: no display, no global state.
-"""
+"""Sets how figures look: one colour for each norm, and SVG that takes its colours from the page, light or dark."""
 
 import io
 import re
@@ -11,12 +8,11 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...utils import replace
 
-# By name: on a light page, and on a dark one. The colours are those of Okabe and Ito, which the colour-blind can tell.
+# On a light page and on a dark one. After Okabe and Ito, so that colour-blind people can tell them apart.
 COLOURS = {
     "ink": ("#24292f", "#d7dce2"),
     "faint": ("#6e7780", "#98a1ab"),
@@ -33,8 +29,8 @@ COLOURS = {
 NORMS = {"dyt": "blue", "derf": "vermilion", "ln": "grey", "rmsnorm": "green", "bn": "purple", "none": "amber"}
 OTHERS = ("blue", "vermilion", "green", "purple", "amber", "violet", "brown", "grey")
 INK, FAINT, RULE = (COLOURS[name][0] for name in ("ink", "faint", "rule"))
-WIDTH = 9.2  # inches of a whole figure
-SETTINGS: Any = {
+WIDTH = 9.2  # inches of a figure as wide as the page
+STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
     "font.family": ["sans-serif"],
     "font.sans-serif": ["DejaVu Sans"],
@@ -59,91 +55,43 @@ SETTINGS: Any = {
     "ytick.labelcolor": FAINT,
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
+    "lines.linewidth": 1.6,
     "legend.frameon": False,
+    "legend.labelcolor": "linecolor",
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.06,
 }
 
 
 def colours(names: Sequence[str], ordered: bool = False) -> dict[str, str]:
-    """A colour for each of `names`: a norm's own, else the next that is free; along a scale if they are `ordered`."""
+    """Returns a colour for each of `names`: a norm's own or the next free one; for ordered ones along a scale."""
     if ordered:
         scale = matplotlib.colormaps["viridis"](np.linspace(0.25, 0.8, len(names)))
         return {name: matplotlib.colors.to_hex(colour) for name, colour in zip(names, scale, strict=True)}
     chosen = {name: NORMS[name] for name in names if name in NORMS}
     free = [colour for colour in OTHERS if colour not in chosen.values()] or list(OTHERS)
     others = [name for name in names if name not in NORMS]
-    chosen |= {name: free[at % len(free)] for at, name in enumerate(others)}
+    chosen |= {name: free[index % len(free)] for index, name in enumerate(others)}
     return {name: COLOURS[chosen[name]][0] for name in names}
 
 
-def new_figure(height: float, width: float = WIDTH) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], height: float, size: float = 8.5) -> None:
-    """Writes labels beside the ends (y, label, colour) of lines, moved apart where they would overlap.
-
-    Args:
-        height: of the axes, in inches.
-    """
-    low, high = axes.get_ylim()
-    to_share = axes.transScale.transform  # a log axis is even in its logarithms
-    bottom, top = (float(to_share((1.0, y))[1]) for y in (low, high))
-    shares = [(float(to_share((1.0, y))[1]) - bottom) / (top - bottom) for y, _, _ in ends]
-    gap = 1.35 * size / 72 / height
-    placed = spaced([min(1.0, max(0.0, share)) for share in shares], gap)
-    for (_, text, colour), share in zip(ends, placed, strict=True):
-        axes.annotate(
-            text,
-            (1.0, share),
-            (5, 0),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            color=colour,
-            va="center",
-            size=size,
-            annotation_clip=False,
-        )
-
-
-def spaced(values: Sequence[float], gap: float) -> list[float]:
-    """`values`, moved as little as it takes to be `gap` apart, in the order that they have."""
-    order = sorted(range(len(values)), key=lambda at: values[at])
-    groups: list[list[int]] = []
-    places: list[float] = []  # of the middle of each group
-    for at in order:
-        groups.append([at])
-        places.append(values[at])
-        while len(groups) > 1 and places[-1] - places[-2] < gap * (len(groups[-1]) + len(groups[-2])) / 2:
-            merged = groups.pop(-2) + groups.pop()
-            groups.append(merged)
-            places[-2:] = [sum(values[one] for one in merged) / len(merged)]
-    result = [0.0] * len(values)
-    for group, place in zip(groups, places, strict=True):
-        for number, at in enumerate(group):
-            result[at] = place + gap * (number - (len(group) - 1) / 2)
-    return result
-
-
 def write_png(figure: Figure, path: Path) -> None:
-    with matplotlib.rc_context(SETTINGS):
+    with matplotlib.rc_context(STYLE):
         replace(path, lambda file: figure.savefig(file, format="png", dpi=160, facecolor="white"))
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """`figure` as an SVG element whose colours are the page's: `var(--ink)` and so on. Equal figures, equal text."""
+    """Returns an SVG element whose colours are CSS variables; `name` makes its ids unique on the page."""
     buffer = io.StringIO()
-    with matplotlib.rc_context(SETTINGS | {"svg.hashsalt": name}):
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     for colour, (light, _) in COLOURS.items():
         text = re.sub(light, f"var(--{colour})", text, flags=re.IGNORECASE)
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    share = f"{100 * figure.get_figwidth() / WIDTH:.0f}%"  # so that text is of one size in all figures
-    return re.sub(r'width="[^"]*" height="[^"]*"|height="[^"]*" width="[^"]*"', f'width="{share}"', text, count=1)
+    width = f'width="{100 * figure.get_figwidth() / WIDTH:.0f}%"'  # so that text has one size in all figures
+    return re.sub(r'width="[^"]*" height="[^"]*"|height="[^"]*" width="[^"]*"', width, text, count=1)
 
 
-def page_colours(dark: bool) -> str:
-    """The colours as declarations of CSS."""
+def css_colours(dark: bool) -> str:
     return " ".join(f"--{name}: {pair[dark]};" for name, pair in COLOURS.items())
