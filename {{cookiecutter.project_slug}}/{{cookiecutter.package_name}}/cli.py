@@ -84,7 +84,12 @@ def dispatch(script: str, argv: list[str]) -> None:
         raise UsageError(f"{checkpoint}: it is of task={family}, which {script}.py does not know; it knows {others}")
     options = read_options(argv, {**CHECKPOINT, **parts[family].options})
     del options["checkpoint"]
-    parts[family].run(checkpoint, config, **options)
+    try:
+        parts[family].run(checkpoint, config, **options)
+    except UsageError:
+        raise
+    except ValueError as error:  # of an option that is out of range
+        raise UsageError(str(error)) from error
 
 
 def prepare(script: str, part: Script, argv: list[str], usage: str, heading: str) -> None:

@@ -1,4 +1,4 @@
-"""Layers that families share: rotary position embedding, a gated feed-forward network, activation checkpointing.
+"""Layers that families share: rotary position embedding and activation checkpointing.
 
 B batch, H heads, T tokens, D width, E width of a head, which must be even. Rotary position embedding (Su et al. 2021,
 arXiv 2104.09864) turns the pairs (i, i + E/2) of a head: the halves layout of transformers.
@@ -8,8 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 Rope = tuple[Tensor, Tensor]  # cosine and sine (T, E) of the positions at hand
@@ -35,19 +34,6 @@ def apply_rotary_emb(x: Tensor, rope: Rope) -> Tensor:
     cos, sin = rope
     left, right = x.chunk(2, dim=-1)
     return (x * cos + torch.cat((-right, left), dim=-1) * sin).to(x.dtype)
-
-
-class SwiGLU(nn.Module):
-    """A gated feed-forward network, down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.gate = nn.Linear(dim, hidden, bias=False)
-        self.up = nn.Linear(dim, hidden, bias=False)
-        self.down = nn.Linear(hidden, dim, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))  # (B, T, D)
 
 
 def checkpointed(function: Callable[..., Tensor], *inputs: Any) -> Tensor:

@@ -11,7 +11,13 @@ TINY = Tiny(
         *("trainer.max_steps=-1", "trainer.val_every_n_steps=0", "save_every_n_steps=0"),
         *("trainer.limit_val_batches=4", "trainer.limit_test_batches=4"),
     ],
-    norms=["blocks.0.attn_norm", "blocks.0.ffn_norm", "blocks.1.attn_norm", "blocks.1.ffn_norm", "norm"],
+    norms=[
+        "layers.0.input_layernorm",
+        "layers.0.post_attention_layernorm",
+        "layers.1.input_layernorm",
+        "layers.1.post_attention_layernorm",
+        "norm",
+    ],
     metrics={"loss", "bits_per_byte"},
     training=["trainer.limit_train_batches=40", "trainer.max_epochs=2"],
     learned=0.7 * math.log(257),  # of the loss of knowing nothing about bytes

@@ -7,15 +7,15 @@ from torch import Tensor
 from ..family import Family, Script
 from .export import OPTIONS as EXPORT_OPTIONS
 from .export import export as run_export
+from .huggingface import load_pretrained
 from .model import build as build_model
 from .module import build as build_module
-from .pretrained import pretrained as load_pretrained
 from .sample import OPTIONS as SAMPLE_OPTIONS
 from .sample import sample as run_sample
 
 
 def example_batch(cfg: DictConfig, samples: int) -> tuple[Tensor, Tensor]:
-    """Tokens (B, T) and those that follow them (B, T)."""
+    """Returns random tokens (B, T) and their targets (B, T)."""
     tokens = torch.randint(cfg.model.vocab_size, (samples, cfg.model.context + 1))
     return tokens[:, :-1], tokens[:, 1:]
 

@@ -1,7 +1,7 @@
-"""Our LLaMA as Hugging Face's `transformers` has it, and back: the names of its weights, and its config.
+"""Conversion between this LLaMA and Hugging Face's `transformers`: config.json and weights.
 
-With RMSNorm and nothing beyond, it is their LlamaForCausalLM. Any other norm, q/k-norm or a scale of the embedding is
-what llm_hf_modeling.py adds to that; the file travels with the weights, and is not imported here.
+With RMSNorm and no extras a model is transformers' LlamaForCausalLM. Any other norm, norms on queries and keys, or a
+scaled embedding need modeling_norm_llama.py, which is copied beside the weights and never imported here.
 """
 
 import json
@@ -13,85 +13,68 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import UsageError, require
 from ...norms import make_norm
 from .model import Llama, build
 
-MODELING = Path(__file__).with_name("llm_hf_modeling.py")
-NORMS = ("bn", "derf", "dyt", "ln", "none", "rmsnorm")  # those that it has
-
-# What each part of a name is there.
-NAMES = {
-    "embed": "embed_tokens",
-    "embed_scale": "embed_tokens.scale",
-    "blocks": "layers",
-    "attn_norm": "input_layernorm",
-    "attn": "self_attn",
-    "q": "q_proj",
-    "k": "k_proj",
-    "v": "v_proj",
-    "out": "o_proj",
-    "q_norm": "q_proj.norm",
-    "k_norm": "k_proj.norm",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn": "mlp",
-    "gate": "gate_proj",
-    "up": "up_proj",
-    "down": "down_proj",
+MODELING = Path(__file__).with_name("modeling_norm_llama.py")
+MODELING_NORMS = ("bn", "derf", "dyt", "ln", "none", "rmsnorm")  # the norms of that file
+KEYS = {  # of config.json, and of section `model`
+    "vocab_size": "vocab_size",
+    "max_position_embeddings": "context",
+    "hidden_size": "embed_dim",
+    "num_hidden_layers": "depth",
+    "num_attention_heads": "num_heads",
+    "num_key_value_heads": "num_kv_heads",
+    "intermediate_size": "mlp_dim",
+    "tie_word_embeddings": "tied",
 }
 
 
 def hf_name(name: str) -> str:
-    """The name of a weight of ours in `transformers`."""
-    if name.startswith("head."):
-        return f"lm_{name}"
-    return ".".join(("model", *(NAMES.get(part, part) for part in name.split("."))))
+    """Returns transformers' name of a parameter of `Llama`."""
+    return name if name.startswith("lm_head.") else f"model.{name}"
 
 
-def hf_state(net: Llama) -> dict[str, Tensor]:
-    """The weights by their names there; a tied head is left out, as it is there."""
-    state = net.state_dict()
-    return {hf_name(name): one.contiguous() for name, one in state.items() if name != "head.weight" or not net.tied}
+def hf_state(model: Llama) -> dict[str, Tensor]:
+    """Returns the weights under transformers' names, without a tied head."""
+    state = {hf_name(name): one.contiguous() for name, one in model.state_dict().items()}
+    if model.tied:
+        del state["lm_head.weight"]
+    return state
 
 
 def hf_config(model: Mapping[str, Any], norm: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """What config.json says of a net.
+    """Returns the content of config.json.
 
     Args:
-        model: the section of the config.
-        norm: likewise.
+        model: section `model` of the config.
+        norm: section `norm`.
+        dtype: of the weights.
 
     Raises:
-        UsageError: a norm that llm_hf_modeling.py does not have.
+        ValueError: a norm that modeling_norm_llama.py does not have.
     """
     name, eps = norm["name"], norm.get("eps", 1e-6)
-    require(name in NORMS, f"norm={name}: {MODELING.name} has {', '.join(NORMS)}; add it there, and to {__name__}")
-    plain = name == "rmsnorm" and not model["qk_norm"] and not model["embed_scale"]
-    config = {
+    if name not in MODELING_NORMS:
+        known = ", ".join(MODELING_NORMS)
+        raise ValueError(f"norm {name} cannot be exported: {MODELING.name} has {known}; add it there and here")
+    config = {key: model[ours] for key, ours in KEYS.items()} | {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "vocab_size": model["vocab_size"],
-        "hidden_size": model["embed_dim"],
-        "intermediate_size": model["mlp_dim"],
-        "num_hidden_layers": model["depth"],
-        "num_attention_heads": model["num_heads"],
-        "num_key_value_heads": model["num_kv_heads"],
         "head_dim": model["embed_dim"] // model["num_heads"],
         "hidden_act": "silu",
-        "max_position_embeddings": model["context"],
         "rms_norm_eps": eps,
         "rope_theta": model["rope_base"],
         "rope_parameters": {"rope_type": "default", "rope_theta": model["rope_base"]},
-        "tie_word_embeddings": model["tied"],
         "dtype": str(dtype).removeprefix("torch."),
     }
-    if plain:
+    if name == "rmsnorm" and not model["qk_norm"] and not model["embed_scale"]:
         return config
     classes = {"AutoConfig": "NormLlamaConfig", "AutoModelForCausalLM": "NormLlamaForCausalLM"}
     return config | {
         "architectures": ["NormLlamaForCausalLM"],
         "model_type": "norm_llama",
-        "auto_map": {auto: f"{MODELING.stem}.{ours}" for auto, ours in classes.items()},
+        "auto_map": {auto: f"{MODELING.stem}.{cls}" for auto, cls in classes.items()},
         "norm": name,
         "norm_eps": eps,
         "qk_norm": model["qk_norm"],
@@ -100,71 +83,61 @@ def hf_config(model: Mapping[str, Any], norm: Mapping[str, Any], dtype: torch.dt
 
 
 def load_hf(folder: Path) -> Llama:
-    """The net of a folder that `transformers` or export.py wrote, as config.json and *.safetensors.
+    """Returns the model of a folder with config.json and *.safetensors, by `transformers` or export.py.
 
     Raises:
-        UsageError: no such files, or a model that ours does not compute.
+        ValueError: files are missing or damaged, or the folder holds a model that `Llama` does not compute.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     files = sorted(folder.glob("*.safetensors"))
-    require((folder / "config.json").is_file() and bool(files), f"{folder}: expected config.json and *.safetensors")
+    if not (folder / "config.json").is_file() or not files:
+        raise ValueError(f"{folder}: expected a folder with config.json and *.safetensors")
     try:
         config = json.loads((folder / "config.json").read_bytes())
-        _check_config(folder, config)
-        net = _net(config)
+        model = _build(folder, config)
     except (AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UsageError(f"{folder}: its config.json is none of a LLaMA: {error!r}") from error
+        raise ValueError(f"{folder}: config.json does not describe a LLaMA: {error!r}") from error
     try:
         weights = {name: one for file in files for name, one in load_file(file).items()}
-        if net.tied:
+        if model.tied:
             weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
-        net.load_state_dict({name: weights[hf_name(name)] for name in net.state_dict()})
+        model.load_state_dict({name: weights[hf_name(name)] for name in model.state_dict()})
     except (KeyError, RuntimeError) as error:
-        raise UsageError(f"{folder}: its weights do not fit its config.json") from error
+        raise ValueError(f"{folder}: the weights do not fit config.json") from error
     except (OSError, SafetensorError) as error:
-        raise UsageError(f"{folder}: its weights cannot be read: {error}") from error
-    return net
+        raise ValueError(f"{folder}: the weights cannot be read: {error}") from error
+    return model
 
 
-def _net(config: Mapping[str, Any]) -> Llama:
+def load_pretrained(folder: str, model: Mapping[str, Any]) -> Llama:
+    """Returns the model of a folder that `init=` names; see `load_hf`."""
+    return load_hf(Path(folder).expanduser())
+
+
+def _build(folder: Path, config: Mapping[str, Any]) -> Llama:
+    if config.get("model_type") not in ("llama", "norm_llama"):
+        raise ValueError(f"{folder}: config.json has model_type={config.get('model_type')}; expected llama")
+    heads, rope = config["num_attention_heads"], config.get("rope_parameters") or config.get("rope_scaling") or {}
+    head_dim = config["hidden_size"] // heads
+    found_and_expected = {
+        "hidden_act": (config.get("hidden_act", "silu"), "silu"),
+        "attention_bias": (config.get("attention_bias", False), False),
+        "mlp_bias": (config.get("mlp_bias", False), False),
+        "rope_type": (rope.get("rope_type", rope.get("type", "default")), "default"),
+        "head_dim": (config.get("head_dim") or head_dim, head_dim),
+    }
+    for key, (found, expected) in found_and_expected.items():
+        if found != expected:
+            raise ValueError(f"{folder}: config.json has {key}={found}; this model has {expected}")
+    sizes = {"tie_word_embeddings": False, **config, "num_key_value_heads": config.get("num_key_value_heads") or heads}
     name, eps = config.get("norm", "rmsnorm"), config.get("norm_eps", config.get("rms_norm_eps", 1e-6))
-    rope = config.get("rope_parameters") or {}
-    heads = config["num_attention_heads"]
     return build(
         partial(make_norm, name, **({"eps": eps} if name in ("bn", "ln", "rmsnorm") else {})),
-        vocab_size=config["vocab_size"],
-        context=config["max_position_embeddings"],
-        embed_dim=config["hidden_size"],
-        depth=config["num_hidden_layers"],
-        num_heads=heads,
-        num_kv_heads=config.get("num_key_value_heads") or heads,
-        mlp_dim=config["intermediate_size"],
-        tied=config.get("tie_word_embeddings", False),
+        **{ours: sizes[key] for key, ours in KEYS.items()},
         qk_norm=config.get("qk_norm", False),
         rope_base=float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
         embed_scale=config.get("embed_scale", False),
         init="normal",
-        head_gain=1.0,
-        loss_chunk=0,
     )
-
-
-def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raises UsageError if it says something that our net does otherwise."""
-    known, kind = ("llama", "norm_llama"), config.get("model_type")
-    require(kind in known, f"{folder}: config.json says model_type={kind}, and our net is a llama")
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    expected = {
-        "hidden_act": (config.get("hidden_act", "silu"), ("silu",)),
-        "attention_bias": (config.get("attention_bias", False), (False,)),
-        "mlp_bias": (config.get("mlp_bias", False), (False,)),
-        "rope_type": (rope.get("rope_type", rope.get("type", "default")), ("default",)),
-        "head_dim": (
-            config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
-            (config["hidden_size"] // config["num_attention_heads"],),
-        ),
-    }
-    for key, (value, right) in expected.items():
-        require(value in right, f"{folder}: config.json says {key}={value}, and our net has {right[0]}")

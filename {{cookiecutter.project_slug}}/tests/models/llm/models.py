@@ -56,5 +56,5 @@ def shake(module: nn.Module) -> None:
     """Moves every number that starts at 0 or 1 away from there, where a mistake could hide."""
     generator = torch.Generator().manual_seed(1)
     for name, tensor in module.state_dict().items():
-        if tensor.ndim == 1 and tensor.is_floating_point() and not name.endswith("embed_scale"):
+        if tensor.ndim == 1 and tensor.is_floating_point() and not name.endswith("embed_tokens.scale"):
             tensor.add_(torch.rand(tensor.shape, generator=generator), alpha=0.5)

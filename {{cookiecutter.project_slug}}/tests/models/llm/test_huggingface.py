@@ -9,12 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.models.llm.generate import generate
 from {{cookiecutter.package_name}}.models.llm.huggingface import hf_state, load_hf
 from {{cookiecutter.package_name}}.models.llm.model import Llama
 
-from .llm_nets import make, shake, some_tokens
+from .models import make, shake, some_tokens
 
 NETS = [{}, {"tied": True}, {"num_kv_heads": 1}, {"num_kv_heads": 4, "rope_base": 500.0, "tied": True}]
 each_net = pytest.mark.parametrize("changes", NETS, ids=str)
@@ -83,22 +82,22 @@ def test_eps_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("model_type", "mistral", "config.json says model_type=mistral, and our net is a llama"),
-        ("hidden_act", "gelu", "config.json says hidden_act=gelu, and our net has silu"),
-        ("attention_bias", True, "config.json says attention_bias=True, and our net has False"),
-        ("rope_parameters", {"rope_type": "linear", "factor": 2.0}, "config.json says rope_type=linear"),
-        ("head_dim", 16, "config.json says head_dim=16, and our net has 8"),
-        ("intermediate_size", 64, "its weights do not fit its config.json"),
-        ("num_hidden_layers", 3, "its weights do not fit its config.json"),
+        ("model_type", "mistral", "model_type=mistral"),
+        ("hidden_act", "gelu", "hidden_act=gelu"),
+        ("attention_bias", True, "attention_bias=True"),
+        ("rope_parameters", {"rope_type": "linear", "factor": 2.0}, "rope_type=linear"),
+        ("head_dim", 16, "head_dim=16"),
+        ("intermediate_size", 64, "do not fit"),
+        ("num_hidden_layers", 3, "do not fit"),
     ],
 )
 def test_what_ours_does_not_compute_is_refused(tmp_path: Path, key: str, value: Any, words: str) -> None:
     theirs().save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(ValueError, match=words):
         load_hf(tmp_path)
-    with pytest.raises(UsageError, match=r"expected config\.json and"):
+    with pytest.raises(ValueError, match=r"config\.json"):
         load_hf(tmp_path / "nothing")
 
 
@@ -107,19 +106,19 @@ def test_what_is_damaged_is_refused(tmp_path: Path) -> None:
     config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
     whole, state = config.read_text(), load_file(weights)
     for content, words in [
-        ('{"model_type": "gpt2", "n_embd": 32}', "config.json says model_type=gpt2, and our net is a llama"),
-        ('{"model_type": "llama"}', "its config.json is none of a LLaMA: KeyError"),
-        (whole[:50], "its config.json is none of a LLaMA: JSONDecodeError"),
-        ("[]", "its config.json is none of a LLaMA: AttributeError"),
+        ('{"model_type": "gpt2", "n_embd": 32}', "model_type=gpt2"),
+        ('{"model_type": "llama"}', "KeyError"),
+        (whole[:50], "JSONDecodeError"),
+        ("[]", "AttributeError"),
     ]:
         config.write_text(content)
-        with pytest.raises(UsageError, match=words):
+        with pytest.raises(ValueError, match=words):
             load_hf(tmp_path)
     config.write_text(whole)
     del state["model.embed_tokens.weight"]
     save_file(state, weights)
-    with pytest.raises(UsageError, match=r"its weights do not fit its config\.json"):
+    with pytest.raises(ValueError, match="do not fit"):
         load_hf(tmp_path)
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(UsageError, match="its weights cannot be read: "):
+    with pytest.raises(ValueError, match="cannot be read"):
         load_hf(tmp_path)

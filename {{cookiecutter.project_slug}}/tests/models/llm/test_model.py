@@ -1,6 +1,5 @@
 """The LLaMA itself: sizes, scales, positions, causality and loss."""
 
-import re
 from functools import partial
 from typing import Any
 
@@ -9,12 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.models.layers import apply_rotary_emb, rope_cos_sin
 from {{cookiecutter.package_name}}.models.llm.model import build
 from {{cookiecutter.package_name}}.norms import is_norm, make_norm, names
 
-from .llm_nets import SIZES, make, shake, some_tokens
+from .models import SIZES, make, shake, some_tokens
 
 
 @pytest.mark.parametrize(
@@ -34,9 +32,9 @@ def test_no_biases_and_what_is_optional() -> None:
     assert not [name for name, _ in net.named_parameters() if name.endswith("bias")]
     plain = make("dyt")
     extra = {name for name, _ in net.named_parameters()} - {name for name, _ in plain.named_parameters()}
-    scalars = {f"blocks.{i}.attn.{x}_norm.{name}" for i in (0, 1) for x in "qk" for name in ("alpha", "weight")}
-    assert extra == {"embed_scale", *scalars}
-    assert net.blocks[0].attn.q_norm.weight.shape == (8,)
+    scalars = {f"layers.{i}.self_attn.{x}_norm.{name}" for i in (0, 1) for x in "qk" for name in ("alpha", "weight")}
+    assert extra == {"embed_tokens.scale", *scalars}
+    assert net.layers[0].self_attn.q_norm.weight.shape == (8,)
 
 
 @pytest.mark.parametrize("norm", names())
@@ -83,14 +81,15 @@ def test_less_memory_the_same_gradients(changes: dict[str, Any], norm: str) -> N
 def expected_stds(init: str, tied: bool, scaled: bool) -> dict[str, float]:
     """At width 256, with 384 hidden in each of three blocks."""
     if init == "normal":
-        return dict.fromkeys(("embed", "q", "k", "v", "gate", "up", "out", "down", "head"), 0.02)
+        names = ("embed_tokens", "q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "o_proj", "down_proj", "lm_head")
+        return dict.fromkeys(names, 0.02)
     small = 256**-0.5
     return {
-        "embed": small if tied or scaled else 1.0,
-        **dict.fromkeys(("q", "k", "v", "gate", "up"), small),
-        "out": (256 * 6) ** -0.5,
-        "down": (384 * 6) ** -0.5,
-        "head": small if tied else 2.0 * small,
+        "embed_tokens": small if tied or scaled else 1.0,
+        **dict.fromkeys(("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"), small),
+        "o_proj": (256 * 6) ** -0.5,
+        "down_proj": (384 * 6) ** -0.5,
+        "lm_head": small if tied else 2.0 * small,
     }
 
 
@@ -111,24 +110,21 @@ def test_scales_by_the_table(init: str, tied: bool, scaled: bool, device: str) -
         for layer in layers:
             assert layer.weight.std().item() == pytest.approx(std, rel=0.03), name
         assert layers
-    assert (net.head.weight is net.embed.weight) == tied
+    assert (net.lm_head.weight is net.embed_tokens.weight) == tied
     assert torch.equal(net.norm.get_parameter("weight"), torch.full((256,), 2.0 if tied and init == "fan_in" else 1.0))
     cos, sin = rope_cos_sin(12, 64, 10000.0, torch.device("cpu"))
     assert torch.equal(net.cos, cos)
     assert torch.equal(net.sin, sin)
-    assert net.blocks[2].attn_norm.alpha.item() == 0.5
-    if net.embed_scale is not None:
-        assert net.embed_scale.item() == 16.0
+    assert net.layers[2].input_layernorm.alpha.item() == 0.5
     if init == "fan_in" and (scaled or not tied):
-        embedded = net.embed(some_tokens(20)) * (1 if net.embed_scale is None else net.embed_scale)
-        assert embedded.std().item() == pytest.approx(1.0, rel=0.03)
+        assert net.embed_tokens(some_tokens(20)).std().item() == pytest.approx(1.0, rel=0.03)
 
 
 def test_weights_follow_from_the_seed_and_are_drawn_in_place() -> None:
     nets = [make("derf"), make("derf"), make("derf", seed=1)]
     states = [{name: one.clone() for name, one in net.named_parameters()} for net in nets]
     torch.testing.assert_close(states[1], states[0], rtol=0, atol=0)
-    assert not torch.equal(states[2]["head.weight"], states[0]["head.weight"])
+    assert not torch.equal(states[2]["lm_head.weight"], states[0]["lm_head.weight"])
     shake(nets[2])
     before = [id(parameter) for parameter in nets[2].parameters()]
     for net in nets[1:]:
@@ -145,17 +141,19 @@ def test_buffers_are_no_part_of_a_checkpoint() -> None:
 def test_attention_by_the_formula() -> None:
     """One head of keys and values serves two of queries; the norm of each head comes before the rotation."""
     net = make("ln", qk_norm=True).double()
-    attn = net.blocks[1].attn
+    attn = net.layers[1].self_attn
     x = torch.randn(2, 12, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rope = net.cos.double(), net.sin.double()
-    q, k = (norm(layer(x).view(2, 12, -1, 8)) for layer, norm in ((attn.q, attn.q_norm), (attn.k, attn.k_norm)))
-    v = attn.v(x).view(2, 12, 2, 8)
+    q, k = (
+        norm(layer(x).view(2, 12, -1, 8)) for layer, norm in ((attn.q_proj, attn.q_norm), (attn.k_proj, attn.k_norm))
+    )
+    v = attn.v_proj(x).view(2, 12, 2, 8)
     heads = []
     for head in range(4):
         queries, keys = apply_rotary_emb(q[:, :, head], rope), apply_rotary_emb(k[:, :, head // 2], rope)
         scores = (queries @ keys.mT / 8**0.5).masked_fill(torch.ones(12, 12).triu(1).bool(), -torch.inf)
         heads.append(scores.softmax(-1) @ v[:, :, head // 2])
-    expected = attn.out(torch.cat(heads, dim=-1))
+    expected = attn.o_proj(torch.cat(heads, dim=-1))
     torch.testing.assert_close(attn(x, (net.cos.double(), net.sin.double())), expected)
 
 
@@ -164,36 +162,24 @@ def test_norms_by_site() -> None:
     norm_layer = partial(make_norm, "dyt", alpha0=0.6, alpha0_by_site=sites)
     net = build(norm_layer, **{**SIZES, "qk_norm": True})
     starts = {name: one.alpha.item() for name, one in net.named_modules() if is_norm(one)}
-    block = {"attn_norm": 0.8, "attn.q_norm": 0.6, "attn.k_norm": 0.6, "ffn_norm": 0.2}
-    expected = {f"blocks.{i}.{name}": alpha for i in (0, 1) for name, alpha in block.items()} | {"norm": 0.1}
+    block = {"input_layernorm": 0.8, "self_attn.q_norm": 0.6, "self_attn.k_norm": 0.6, "post_attention_layernorm": 0.2}
+    expected = {f"layers.{i}.{name}": alpha for i in (0, 1) for name, alpha in block.items()} | {"norm": 0.1}
     assert starts == pytest.approx(expected)
     assert not [one for one in net.modules() if isinstance(one, nn.LayerNorm | nn.RMSNorm)]
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"depth": 0}, "model.depth=0: expected a whole number from 1 on"),
-        ({"vocab_size": 0}, "model.vocab_size=0: expected a whole number from 1 on"),
-        ({"num_heads": 5}, "model.num_heads=5: it does not divide the width 32"),
-        ({"num_heads": 32, "num_kv_heads": 32}, "model.num_heads=32: heads of width 1; rotation needs an even one"),
-        ({"num_kv_heads": 3}, "model.num_kv_heads=3: it does not divide the 4 heads"),
-        ({"init": "xavier"}, "model.init=xavier: choose fan_in or normal"),
-        ({"head_gain": 0.0}, "model.head_gain=0.0: expected a number above 0"),
-        ({"rope_base": 1.0}, "model.rope_base=1.0: expected a number above 1"),
-        ({"loss_chunk": -1}, "model.loss_chunk=-1: expected 0 (all) or more"),
-    ],
+    "changes", [{"num_heads": 5}, {"num_heads": 32, "num_kv_heads": 32}, {"num_kv_heads": 3}], ids=str
 )
-def test_refusals(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(words)) as caught:
+def test_heads_that_do_not_fit(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="heads="):
         make(device="meta", **changes)
-    assert "\n" not in str(caught.value)
 
 
 def test_positions_and_the_embeddings_scale_stay_fp32_in_a_net_of_16_bits() -> None:
     """A scale of 64 has neighbours half a unit away in 16 bits, and would never move."""
     net = make(embed_scale=True).bfloat16()
-    assert {net.cos.dtype, net.sin.dtype, net.embed_scale.dtype} == {torch.float32}
+    assert {net.cos.dtype, net.sin.dtype, net.embed_tokens.scale.dtype} == {torch.float32}
     assert net(some_tokens()).dtype == torch.bfloat16
 
 

@@ -22,15 +22,16 @@ def test_alpha_starts_as_in_the_paper(norm: str, width: int, attn: float, other:
 def test_alpha_and_the_embedding_reach_the_net() -> None:
     cfg = compose(["task=llm", "norm=dyt", "norm.alpha0_by_site.attn=0.6", "norm.alpha0_by_site.final=0.3"])
     net = cast(Llama, build_net(cfg))
-    assert net.blocks[3].attn_norm.alpha.item() == pytest.approx(0.6)
-    assert net.blocks[3].ffn_norm.alpha.item() == pytest.approx(0.7)
+    assert net.layers[3].input_layernorm.alpha.item() == pytest.approx(0.6)
+    assert net.layers[3].post_attention_layernorm.alpha.item() == pytest.approx(0.7)
     assert net.norm.alpha.item() == pytest.approx(0.3)
-    assert net.embed_scale.item() == pytest.approx(128**0.5)
+    assert net.embed_tokens.scale.item() == pytest.approx(128**0.5)
     assert not [name for name, _ in net.named_parameters() if "bias" in name]
 
 
 def test_a_normalising_norm_keeps_the_plain_net() -> None:
-    assert cast(Llama, build_net(compose(["task=llm", "norm=rmsnorm"]))).embed_scale is None
+    net = build_net(compose(["task=llm", "norm=rmsnorm"]))
+    assert "embed_tokens.scale" not in dict(net.named_parameters())
 
 
 def test_alpha0_scales_the_table() -> None:

@@ -38,7 +38,7 @@ def test_evaluation_on_windows_of_another_length(start: Start) -> None:
 def test_what_watches_the_layers_makes_logits_in_chunks(tmp_path: Path) -> None:
     cfg = compose([*TINY.argv, "data.vocab_size=257", "model.loss_chunk=8"])
     task, widths = build_task(cfg), []
-    task.net.head.register_forward_pre_hook(lambda _, args: widths.append(len(args[0])))
+    task.net.lm_head.register_forward_pre_hook(lambda _, args: widths.append(len(args[0])))
     batch = tuple(torch.zeros(2, 4, 16, dtype=torch.long))
     assert set(norm_sums(task.net, task.watched_inputs(batch))) == set(TINY.norms)
     assert widths == [8] * 8

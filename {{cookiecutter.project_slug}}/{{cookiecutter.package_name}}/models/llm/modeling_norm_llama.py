@@ -1,5 +1,8 @@
-"""A LLaMA whose norms are not RMSNorm, for Hugging Face's `transformers`: AutoModelForCausalLM.from_pretrained(folder,
-trust_remote_code=True). All but the norms and a scale of the embedding is the library's own."""
+"""A LLaMA with another norm than RMSNorm, for Hugging Face's `transformers`.
+
+`AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)` loads it. All but the norms and the scale of the
+embedding is the library's own; attention with norms on queries and keys is its Qwen3Attention.
+"""
 
 from collections.abc import Callable
 
@@ -7,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
 
 class NormLlamaConfig(LlamaConfig):
-    """A LlamaConfig with the name of the norm, the eps of its own, and what there is beyond a LLaMA."""
+    """A LlamaConfig with the norm's name and eps, norms on queries and keys, and the scale of the embedding."""
 
     model_type = "norm_llama"
 
@@ -21,6 +25,8 @@ class NormLlamaConfig(LlamaConfig):
 
 
 class NormLlamaForCausalLM(LlamaForCausalLM):
+    """A LlamaForCausalLM whose norms, and embedding if it is scaled, are those of the config."""
+
     config_class = NormLlamaConfig
     _keep_in_fp32_modules_strict = ["alpha", "shift"]  # noqa: RUF012 (near 0.5 bf16 has steps of 0.004)
 
@@ -30,12 +36,14 @@ class NormLlamaForCausalLM(LlamaForCausalLM):
         def norm(dim: int) -> nn.Module:
             return NORMS[config.norm](dim, config.norm_eps)
 
-        for layer in self.model.layers:
+        for index, layer in enumerate(self.model.layers):
             layer.input_layernorm = norm(config.hidden_size)
             layer.post_attention_layernorm = norm(config.hidden_size)
             if config.qk_norm:
-                attn, dim = layer.self_attn, layer.self_attn.head_dim
-                attn.q_proj, attn.k_proj = (NormedHeads(one, dim, norm(dim)) for one in (attn.q_proj, attn.k_proj))
+                config.sliding_window = None
+                layer.self_attn = Qwen3Attention(config, index)
+                layer.self_attn.q_norm = norm(layer.self_attn.head_dim)
+                layer.self_attn.k_norm = norm(layer.self_attn.head_dim)
         self.model.norm = norm(config.hidden_size)
         if config.embed_scale:
             self.model.embed_tokens = ScaledEmbedding(config.vocab_size, config.hidden_size)
@@ -43,7 +51,7 @@ class NormLlamaForCausalLM(LlamaForCausalLM):
 
 
 class Pointwise(nn.Module):
-    """weight * curve(alpha * x + shift), in fp32 and back in x's dtype."""
+    """weight * curve(alpha * x + shift), computed in fp32, in x's dtype."""
 
     def __init__(self, dim: int, curve: Callable[[Tensor], Tensor], shift: bool) -> None:
         super().__init__()
@@ -59,7 +67,7 @@ class Pointwise(nn.Module):
 
 
 class TokenBatchNorm(nn.Module):
-    """With the statistics of the training, in eval mode."""
+    """A BatchNorm over all tokens, with the statistics of training in eval mode."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
@@ -70,19 +78,9 @@ class TokenBatchNorm(nn.Module):
         return self.bn(x.flatten(0, -2)).view(x.shape)
 
 
-class NormedHeads(nn.Linear):
-    """The projection to queries or keys, with a norm over each head."""
-
-    def __init__(self, linear: nn.Linear, head_dim: int, norm: nn.Module) -> None:
-        super().__init__(linear.in_features, linear.out_features, bias=False)
-        self.head_dim, self.norm = head_dim, norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        heads = super().forward(x).unflatten(-1, (-1, self.head_dim))  # (B, T, H, E)
-        return self.norm(heads).flatten(-2)
-
-
 class ScaledEmbedding(nn.Embedding):
+    """An embedding times a learned scalar."""
+
     def __init__(self, vocab_size: int, dim: int) -> None:
         super().__init__(vocab_size, dim)
         self.scale = nn.Parameter(torch.full((1,), dim**0.5))
