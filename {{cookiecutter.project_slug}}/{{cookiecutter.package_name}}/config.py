@@ -4,8 +4,8 @@ A *group* is a folder of `configs/`, an *option* one of its files. `group=option
 overrides a key, `experiment=name` is a file that does both. Later wins: train.yaml < options < task < its with_<group>
 < experiment < argv. A norm, model, data, trainer or logger file fills the section of its group; a task or an experiment
 file speaks about the whole config, so its keys are written from the root. `defaults:` names the options a file picks,
-and so the groups that there are: a task may have some of its own. `with_norm: {dyt: {...}}` in a task's file is what
-this task wants different under that option, and so with every group: in the order of the defaults, with_norm last.
+and so the groups that there are: a task may have some of its own. `with_norm: {dyt: {...}}` in a task's or an
+experiment's file is what it wants different under that option, and so with every group, with_norm last.
 """
 
 import fnmatch
@@ -43,9 +43,15 @@ def compose(argv: list[str], check: bool = True) -> DictConfig:
         UsageError: unknown group, option or key, or a wrong value; the message names what would be right.
     """
     picks, overrides = parse(argv)
-    experiment = _option("experiment", picks.pop("experiment")) if "experiment" in picks else OmegaConf.create()
+    name = picks.pop("experiment", "")
+    experiment = _option("experiment", name) if name else OmegaConf.create()
     cfg = _layers({**experiment.get("defaults", {}), **picks})
-    return _finish(cfg, [*leaves(_without(experiment, "defaults")), *overrides], check)
+    known = {str(group): groups()[str(group)] for group in cfg.defaults if group not in ROOTED}
+    wishes = _wishes(CONFIGS / "experiment" / f"{name}.yaml", experiment, known)
+    own = [*leaves(_without(experiment, "defaults", *(f"with_{group}" for group in wishes)))]
+    for group, options in wishes.items():
+        own += leaves(options.get(cfg.defaults[group]) or {})
+    return _finish(cfg, [*own, *overrides], check)
 
 
 def recompose(saved: Mapping[str, Any], argv: list[str], anew: tuple[str, ...], free: tuple[str, ...]) -> DictConfig:

@@ -103,7 +103,7 @@ def test_norms_of_queries_and_keys(tiny: Tiny, old: tuple[Path, dict[str, Any]],
     heads = [norm for name, norm in calibrated.net.named_modules() if re.search(r"\.[qk]_norm$", name)]
     assert len(heads) == 4
     assert all(isinstance(norm, PointwiseNorm) and norm.alpha.item() != 0.5 for norm in heads)
-    with pytest.raises(UsageError, match=r"this net has a norm at blocks\.0\.attn\.q_norm, and that one has none"):
+    with pytest.raises(UsageError, match="q_norm"):
         initialised(compose([*tiny.argv, "norm=dyt", "model.qk_norm=true", f"init={old[0]}"]))
 
 

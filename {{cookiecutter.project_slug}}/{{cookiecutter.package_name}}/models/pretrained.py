@@ -89,7 +89,10 @@ def source(weights: str, cfg: DictConfig) -> tuple[nn.Module, str]:
     pretrained = get_family(family).pretrained
     if pretrained is None:
         raise UsageError(f"init.weights={weights}: there is no run and no checkpoint")
-    return pretrained(weights, plain(cfg.model)), ""
+    try:
+        return pretrained(weights, plain(cfg.model)), ""
+    except ValueError as error:
+        raise UsageError(f"init.weights={weights}: {error}") from error
 
 
 def _inputs(task: Task, data: DataModule, split: str, number: int, device: torch.device) -> Inputs:

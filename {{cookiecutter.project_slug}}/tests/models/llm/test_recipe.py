@@ -58,7 +58,7 @@ def test_the_presets_have_the_size_they_are_named_after(model: str, vocabulary: 
 
 @pytest.mark.parametrize("norm", ["dyt", "rmsnorm"])
 def test_the_papers_recipe_is_complete(norm: str) -> None:
-    cfg = plain(compose([f"experiment=llm_7b_pile_{norm}"]))
+    cfg = plain(compose(["experiment=llm_7b_pile", f"norm={norm}"]))
     assert (cfg["optim"]["lr"], cfg["optim"]["betas"], cfg["optim"]["weight_decay"]) == (3e-4, [0.9, 0.95], 0.1)
     assert cfg["optim"]["clip_norm"] == 1
     assert (cfg["schedule"]["warmup_steps"], cfg["schedule"]["final_factor"]) == (2000, 0.1)

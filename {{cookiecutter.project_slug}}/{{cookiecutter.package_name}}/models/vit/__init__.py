@@ -6,12 +6,12 @@ from torch import Tensor
 
 from ..family import Family
 from .model import build as build_model
+from .model import load_pretrained
 from .module import build as build_module
-from .pretrained import pretrained as load_pretrained
 
 
 def example_batch(cfg: DictConfig, samples: int) -> tuple[Tensor, Tensor]:
-    """Images (B, C, H, W) and their classes (B,)."""
+    """Returns random images (B, C, H, W) and classes (B,)."""
     images = torch.randn(samples, cfg.model.in_chans, cfg.model.img_size, cfg.model.img_size)
     return images, torch.randint(cfg.model.num_classes, (samples,))
 
