@@ -96,6 +96,8 @@ def load_pretrained(weights: str, model: Mapping[str, Any]) -> nn.Module:
     with _timm_errors(weights):
         if weights.startswith("timm/"):
             return timm.create_model(weights.removeprefix("timm/"), pretrained=True, **images)
+        if not Path(weights).expanduser().is_file():
+            raise ValueError("there is no such run, checkpoint or file; timm/<name> takes weights of timm")
         state = load_state_dict(str(Path(weights).expanduser()), weights_only=True)
         arch = {key: value for key, value in model.items() if key not in OWN_KEYS} | dict(model["kwargs"] or {})
         classes = len(state["head.weight"]) if "head.weight" in state else model["num_classes"]
