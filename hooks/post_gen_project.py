@@ -49,7 +49,7 @@ ANSWERED = {
         *("docs/compare.md", "docs/benchmark*", "docs/*shift*"),
     ],
     ("license", "none"): ["LICENSE"],
-    ("logger", "none"): ["configs/logger/wandb.yaml", "{package}/loggers/wandb.py", "tests/test_wandb.py"],
+    ("logger", "none"): ["configs/logger/wandb.yaml"],
 }
 CI = {"github": ".github", "gitlab": ".gitlab-ci.yml"}
 

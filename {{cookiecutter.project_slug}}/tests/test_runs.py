@@ -47,7 +47,7 @@ def test_a_run_directory_holds_everything(start: Start, tiny: Tiny) -> None:
     assert run.name == f"{tiny.family}-derf-1"
     assert {path.name for path in run.iterdir() if "tfevents" not in path.name} == {
         *("config.yaml", "metrics.csv", "summary.json", "checkpoints", ".lock", *tiny.files),
-        *("alpha.png", "alpha_vs_inverse_std.png", "curves.png"),
+        *("alpha.png", "alpha_heat_map.png", "alpha_vs_inverse_std.png", "curves.png", "norm_curves.pt"),
     }
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 

@@ -8,15 +8,14 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from .callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from .callbacks.divergence import Divergence
 from .callbacks.hparams import HParams
-from .callbacks.norm_curves import check_chosen
-from .callbacks.norm_monitor import NormMonitor
+from .callbacks.norm_figures import NormFigures, select_layers
+from .callbacks.norm_monitor import NormMonitor, named_norms
 from .callbacks.progress import ProgressBar, ProgressLines
 from .callbacks.record import ConfigRecord
 from .callbacks.resume import ExactResume
@@ -29,8 +28,7 @@ from .data import get_kind
 from .data.base import DataModule
 from .distributed import EqualForwards, ShardedStrategy, check_shardable, device_list, process_count, split_batch
 from .errors import Diverged, UsageError, require
-from .loggers import extra_logger, tensorboard
-from .loggers.metrics_csv import MetricsCSV
+from .loggers import build_loggers
 from .models import get_family
 from .models.base import Task
 from .models.build import build_net
@@ -56,7 +54,10 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
     for split in data.sizes:
         _check_limit(cfg, data, split)
     task = build_task(cfg, training_device(cfg))
-    check_chosen(cfg.monitor.curves, task.net)
+    try:
+        select_layers(cfg.monitor.curves, named_norms(task.net))
+    except ValueError as error:
+        raise UsageError(f"monitor.curves={cfg.monitor.curves}: {error}") from error
     with open_run(cfg) as run:
         if cfg.init.weights and run.checkpoint is None:
             initialise_(task, cfg, data)
@@ -128,16 +129,19 @@ def _train(cfg: DictConfig, run: Run, data: DataModule, task: Task) -> dict[str,
     throughput = Throughput(cfg.data.total_batch_size, task.unit, task.units_per_sample, meta_net)
     terminal = sys.stdout.isatty()
     every = cfg.save_every_n_steps
+    resumed_step = None if run.checkpoint is None else load_checkpoint(run.checkpoint)["global_step"]
+    monitor = NormMonitor(cfg.monitor.every_n_steps, cfg.monitor.samples)
     trainer = build_trainer(
         cfg,
         default_root_dir=run.path,
-        logger=build_loggers(cfg, run),
+        logger=build_loggers(run.path, resumed_step, plain(cfg.logger)),
         enable_progress_bar=terminal,
         callbacks=[
             StepSeeding(cfg.seed),
             ExactResume(),
             FinalValidation(),
-            NormMonitor(cfg.monitor.every_n_steps, cfg.monitor.samples, cfg.monitor.curves, run.path),
+            monitor,
+            NormFigures(monitor, cfg.monitor.curves, run.path),
             HParams(cfg),
             throughput,
             Divergence(cfg.trainer.log_every_n_steps),
@@ -221,16 +225,6 @@ def training_device(cfg: DictConfig) -> str | None:
     """Where the net to be trained is built: on "meta" if FSDP can draw it in shards, else whole in main memory."""
     later = get_family(cfg.task.name).init_on_device and not cfg.init.weights
     return "meta" if cfg.trainer.strategy == "fsdp" and later else None
-
-
-def build_loggers(cfg: DictConfig, run: Run) -> list[Logger]:
-    """TensorBoard, `metrics.csv`, and what `logger=` names besides."""
-    step = None if run.checkpoint is None else load_checkpoint(run.checkpoint)["global_step"]
-    loggers: list[Logger] = [tensorboard.build(run.path, step), MetricsCSV(run.path / "metrics.csv", step)]
-    settings = plain(cfg.logger)
-    if (name := settings.pop("name")) != "none":
-        loggers.append(extra_logger(name, run.path, settings))
-    return loggers
 
 
 def build_trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:

@@ -1,81 +1,75 @@
-"""What a person should be told about a norm while there is time to act."""
+"""Warnings about norms, early enough to act on them."""
 
 from collections.abc import Mapping
 from statistics import median
-from typing import Any
 
-FULL = 0.9  # share of saturated inputs from which on a layer learns next to nothing from its input
-FALLEN = 0.05  # |alpha| below this share of where it began: the layer passes on next to nothing but its bias
-STILL = 1e-3  # gradient of alpha below this share of the median layer's ...
-LOOKS = 5  # ... so many looks in a row
+SATURATED = 0.9  # share of saturated inputs above which a layer learns next to nothing from its input
+DEAD = 0.05  # |alpha| below this share of its first value: the layer passes on little but its bias
+WEAK = 1e-3  # gradient of alpha below this share of the median layer's ...
+PATIENCE = 5  # ... in so many observations in a row
 
 
 class NormWarnings:
-    """One line for each kind of trouble in a run, about the layer that is worst.
+    """Returns a warning of each kind once in a run, about the layer that is worst.
 
-    - saturated: on more than FULL of its inputs.
-    - fallen: alpha is below FALLEN of its first value, or has changed its sign, so that it went through 0.
-    - still: the gradient of alpha is next to none beside those of the other layers, for LOOKS looks.
+    - saturated: on more than SATURATED of its inputs.
+    - dead: alpha is below DEAD of its first value, or its sign has changed, so that it went through 0.
+    - weak: alpha's gradient is tiny compared with the other layers', PATIENCE times in a row.
     """
 
     def __init__(self) -> None:
-        self.told: list[str] = []  # kinds; a run says each of them once, however often it is resumed
-        self.still: dict[str, int] = {}  # looks in a row without a gradient, by layer
+        self.given: list[str] = []  # kinds
+        self.first: dict[str, float] = {}  # alpha by layer where the run began
+        self.weak: dict[str, int] = {}  # observations in a row with a tiny gradient, by layer
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"told": list(self.told), "still": dict(self.still)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.told, self.still = list(state_dict["told"]), dict(state_dict["still"])
-
-    def of_readings(self, step: int, values: Mapping[str, float], first: Mapping[str, float]) -> list[str]:
-        """Lines on these readings by tag, after `step` steps; `first` has every alpha where the run began, by tag."""
-        full = {layer: share for layer, share in _of("saturated", values).items() if share > FULL}
-        begun, lines = _of("alpha", first), []
-        now = {layer: alpha for layer, alpha in _of("alpha", values).items() if begun.get(layer)}
-        fallen = {layer: alpha / begun[layer] for layer, alpha in now.items() if alpha / begun[layer] < FALLEN}
-        if full and self._news("saturated"):
-            worst = max(full, key=lambda layer: full[layer])
-            grown = "a smaller optim.lr or norm.alpha0, or a longer schedule.warmup_share"  # by what has been learned
+    def of_values(self, step: int, values: Mapping[str, float]) -> list[str]:
+        """Returns warnings about the values by tag that the monitor has logged after `step` steps."""
+        alphas = of_layers("alpha", values)
+        self.first = self.first or alphas
+        ratios = {layer: alpha / self.first[layer] for layer, alpha in alphas.items() if self.first.get(layer)}
+        dead = {layer: ratio for layer, ratio in ratios.items() if ratio < DEAD}
+        full = {layer: -share for layer, share in of_layers("saturated", values).items() if share > SATURATED}
+        lines = []
+        if worst := self._worst("saturated", full):
+            later = "a smaller optim.lr or norm.alpha0, or a longer schedule.warmup_share"
             lines.append(
-                f"{worst} saturates on {full[worst]:.0%} of its inputs{_others(full)} and passes little gradient on; "
-                f"try {grown if step else 'a smaller norm.alpha0 or another model.init'}"
+                f"{worst} saturates on {-full[worst]:.0%} of its inputs{_others(full)} and passes little gradient on; "
+                f"try {later if step else 'a smaller norm.alpha0 or another model.init'}"
             )
-        if fallen and self._news("fallen"):
-            worst = min(fallen, key=lambda layer: fallen[layer])
-            change = "changed its sign" if fallen[worst] < 0 else "died"
+        if worst := self._worst("dead", dead):
+            change = "changed its sign" if dead[worst] < 0 else "died"
             lines.append(
-                f"alpha of {worst} has {change}: {now[worst]:.2g}, from {begun[worst]:.2g}{_others(fallen)}; "
+                f"alpha of {worst} has {change}: {alphas[worst]:.2g}, from {self.first[worst]:.2g}{_others(dead)}; "
                 "try a smaller optim.alpha_lr_factor or optim.lr"
             )
         return lines
 
     def of_gradients(self, values: Mapping[str, float]) -> list[str]:
-        """Lines on these gradients of alphas by tag."""
-        found = _of("alpha_grad", values)
-        usual = median(found.values()) if found else 0.0
-        self.still = {
-            layer: self.still.get(layer, 0) + 1 for layer, gradient in found.items() if gradient < STILL * usual
-        }
-        lasting = {layer: found[layer] for layer, looks in self.still.items() if looks >= LOOKS}
-        if not lasting or not self._news("still"):
+        """Returns warnings about the gradients of alpha by tag."""
+        sizes = of_layers("alpha_grad", values)
+        usual = median(sizes.values()) if sizes else 0.0
+        self.weak = {layer: self.weak.get(layer, 0) + 1 for layer, size in sizes.items() if size < WEAK * usual}
+        lasting = {layer: sizes[layer] for layer, times in self.weak.items() if times >= PATIENCE}
+        if not (worst := self._worst("weak", lasting)):
             return []
-        worst = min(lasting, key=lambda layer: lasting[layer])
         return [
-            f"alpha of {worst} has had next to no gradient for {LOOKS} looks: {lasting[worst]:.2g}, and the median "
-            f"layer {usual:.2g}{_others(lasting)}; look at its saturated/ and input_std/, and try another norm.alpha0 "
-            "or model.init"
+            f"alpha of {worst} has had almost no gradient {PATIENCE} times in a row: {lasting[worst]:.2g}, and the "
+            f"median layer {usual:.2g}{_others(lasting)}; look at its saturated/ and input_std/, and try another "
+            "norm.alpha0 or model.init"
         ]
 
-    def _news(self, kind: str) -> bool:
-        new = kind not in self.told
-        self.told += [kind] * new
-        return new
+    def _worst(self, kind: str, layers: Mapping[str, float]) -> str | None:
+        """Returns the layer with the least value, the first time that there is one."""
+        if not layers or kind in self.given:
+            return None
+        self.given.append(kind)
+        return min(layers, key=lambda layer: layers[layer])
 
 
-def _of(quantity: str, values: Mapping[str, float]) -> dict[str, float]:
-    return {tag.partition("/")[2]: value for tag, value in values.items() if tag.partition("/")[0] == quantity}
+def of_layers(quantity: str, values: Mapping[str, float]) -> dict[str, float]:
+    """Returns the values of one quantity by layer."""
+    return {tag.partition("/")[2]: value for tag, value in values.items() if tag.startswith(f"{quantity}/")}
 
 
 def _others(layers: Mapping[str, float]) -> str:
-    return f" (and so {len(layers) - 1} more)" if len(layers) > 1 else ""
+    return f" (and {len(layers) - 1} more)" if len(layers) > 1 else ""

@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 import evaluate
-from {{cookiecutter.package_name}}.callbacks.norm_statistics import norm_sums
+from {{cookiecutter.package_name}}.callbacks.norm_monitor import input_sums
 from {{cookiecutter.package_name}}.config import compose
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.train import build_task, train
@@ -40,7 +40,7 @@ def test_what_watches_the_layers_makes_logits_in_chunks(tmp_path: Path) -> None:
     task, widths = build_task(cfg), []
     task.net.lm_head.register_forward_pre_hook(lambda _, args: widths.append(len(args[0])))
     batch = tuple(torch.zeros(2, 4, 16, dtype=torch.long))
-    assert set(norm_sums(task.net, task.watched_inputs(batch))) == set(TINY.norms)
+    assert set(input_sums(task.net, task.watched_inputs(batch))) == set(TINY.norms)
     assert widths == [8] * 8
 
 
