@@ -14,7 +14,6 @@ import export
 import prepare
 from {{cookiecutter.package_name}}.data.tokens_text import Bytes, codec_of, train_tokenizer
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.models.llm import huggingface as llm_hf
 from {{cookiecutter.package_name}}.models.llm.generate import generate
 from {{cookiecutter.package_name}}.models.llm.huggingface import MODELING, load_hf
 from {{cookiecutter.package_name}}.models.llm.model import Llama
@@ -155,25 +154,6 @@ def test_the_tokenizer_of_prepared_data(tmp_path: Path, template: str) -> None:
     assert (config["eos_token_id"], config["vocab_size"]) == (codec.eot, 280)
 
 
-def test_what_the_config_says(tmp_path: Path) -> None:
-    _, folder = exported(tmp_path, "norm=dyt", *BOTH)
-    assert {file.name for file in folder.iterdir()} == {
-        *("config.json", "generation_config.json", "model.safetensors", MODELING.name),
-        *("tokenizer.json", "tokenizer_config.json"),
-    }
-    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1, "who may read one may read all"
-    config = json.loads((folder / "config.json").read_text())
-    assert (config["vocab_size"], config["eos_token_id"], config["max_position_embeddings"]) == (257, 256, 16)
-    assert config["auto_map"] == {
-        "AutoConfig": f"{MODELING.stem}.NormLlamaConfig",
-        "AutoModelForCausalLM": f"{MODELING.stem}.NormLlamaForCausalLM",
-    }
-    model = loaded(folder, trust_remote_code=True)
-    generated = model.generate(max_new_tokens=3)  # without a prompt: from the end-of-document token on
-    assert generated[0, 0] == 256
-    assert model.generation_config.temperature == 0.8
-
-
 def test_a_folder_with_contents_is_left_alone(tmp_path: Path) -> None:
     _, folder = exported(tmp_path / "run", "norm=rmsnorm")
     before = (folder / "config.json").stat().st_mtime_ns
@@ -188,26 +168,6 @@ def test_a_folder_with_contents_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     export.main([checkpoint, f"out={tmp_path / 'empty'}"])
     assert (tmp_path / "empty" / "model.safetensors").exists()
-
-
-def test_nothing_is_left_of_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    save_checkpoint(tmp_path / "last.ckpt", [*SIZES, "norm=dyt"])
-    monkeypatch.setattr("safetensors.torch.save_file", fail)
-    for out in ("out", "deep/er/out"):
-        with pytest.raises(UsageError, match="No space left on device"):
-            export.main([f"checkpoint={tmp_path / 'last.ckpt'}", f"out={tmp_path / out}"])
-        assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
-
-
-def test_a_norm_that_the_modelling_file_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_checkpoint(tmp_path / "last.ckpt", [*SIZES, "norm=derf"])
-    monkeypatch.setattr(llm_hf, "MODELING_NORMS", ("dyt", "rmsnorm"))
-    with pytest.raises(UsageError, match="derf"):
-        export.main([f"checkpoint={tmp_path / 'last.ckpt'}", f"out={tmp_path / 'out'}"])
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("norm", ["dyt", "rmsnorm"])

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 
-from {{cookiecutter.package_name}}.models.llm import generate as llm_generate
 from {{cookiecutter.package_name}}.models.llm.generate import generate, sample_token
 from {{cookiecutter.package_name}}.models.llm.model import KVCache, Llama
 from {{cookiecutter.package_name}}.norms import names
@@ -58,20 +57,6 @@ def test_padding_of_the_vocabulary_is_not_drawn() -> None:
     assert max(itertools.chain(*texts(net, PROMPTS, 30, seed=1, vocab_size=own))) < own
 
 
-def test_the_cache_is_as_large_as_the_texts_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    rooms: list[int] = []
-
-    def cache(room: int) -> KVCache:
-        rooms.append(room)
-        return KVCache(room)
-
-    monkeypatch.setattr(llm_generate, "KVCache", cache)
-    texts(make(), PROMPTS, 2)
-    texts(make(), PROMPTS, 30)
-    assert rooms[0] == 8 + 2
-    assert set(rooms[1:]) == {12}, "the context"
-
-
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": 1.3, "top_k": 20, "top_p": 0.9}])
 def test_neighbours_do_not_matter(options: dict[str, Any]) -> None:
     """Not even where one prompt ends the window of another: 30 new tokens, and a context of 12."""
@@ -94,21 +79,6 @@ def test_beyond_the_context_the_later_half_is_read_again() -> None:
     assert len(texts(make(context=1), [[7]], 5)[0]) == 5
 
 
-def test_a_prompt_may_fill_the_context_and_be_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    net, prompt = make(), some_tokens(1)[0].tolist()
-    whole = texts(net, [prompt], 3, temperature=0.0)
-    monkeypatch.setattr(llm_generate, "PREFILL", 5)
-    assert texts(net, [prompt], 3, temperature=0.0) == whole
-
-
-def test_seeds() -> None:
-    net = make()
-    one, same, other = (texts(net, [[1], [1]], 20, seed=seed) for seed in (0, 0, 1))
-    assert one == same
-    assert one != other
-    assert one[0] != one[1], "equal prompts of one batch go different ways"
-
-
 def test_a_text_ends_where_it_says() -> None:
     net = make()
     free = texts(net, PROMPTS, 30, seed=2)
@@ -117,16 +87,6 @@ def test_a_text_ends_where_it_says() -> None:
     for whole, cut in zip(free, stopped, strict=True):
         assert cut == (whole[: whole.index(stop) + 1] if stop in whole else whole)
     assert len(list(generate(net, [PROMPTS[0]], 30, seed=2, stop_at=stop))) == free[0].index(stop) + 1
-
-
-def test_tokens_come_one_by_one_and_the_net_stays_as_it_was() -> None:
-    net = make("bn").train()
-    steps = generate(net, [[1]], 1000)
-    assert [len(next(steps)) for _ in range(3)] == [1, 1, 1]
-    assert torch.is_grad_enabled(), "between two tokens the caller's settings hold"
-    steps.close()  # type: ignore[attr-defined]
-    assert net.training
-    assert not net.norm.bn.running_mean.any(), "nothing was learned from what was generated"
 
 
 def test_drawn_as_often_as_probable() -> None:
@@ -165,14 +125,6 @@ def test_what_may_be_drawn(top_k: int, top_p: float, kept: list[int]) -> None:
     assert shares.nonzero().flatten().tolist() == kept
     expected = torch.where(shares > 0, p, 0)
     torch.testing.assert_close(shares, expected / expected.sum(), rtol=0, atol=2e-3)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_other_precisions(dtype: torch.dtype) -> None:
-    net = make("dyt")
-    mixed = texts(net, PROMPTS, 15, autocast=dtype)
-    cast = texts(net.to(dtype), PROMPTS, 15)
-    assert [len(row) for row in [*mixed, *cast]] == [15] * 6
 
 
 @pytest.mark.parametrize("prompt", [[], list(range(13))], ids=len)

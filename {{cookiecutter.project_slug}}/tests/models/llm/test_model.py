@@ -27,16 +27,6 @@ def test_parameters_by_hand(norm: str, of_a_norm: int, tied: bool) -> None:
     assert count == embeddings + 2 * (attention + feed_forward + 2 * of_a_norm) + of_a_norm
 
 
-def test_no_biases_and_what_is_optional() -> None:
-    net = make("dyt", qk_norm=True, embed_scale=True)
-    assert not [name for name, _ in net.named_parameters() if name.endswith("bias")]
-    plain = make("dyt")
-    extra = {name for name, _ in net.named_parameters()} - {name for name, _ in plain.named_parameters()}
-    scalars = {f"layers.{i}.self_attn.{x}_norm.{name}" for i in (0, 1) for x in "qk" for name in ("alpha", "weight")}
-    assert extra == {"embed_tokens.scale", *scalars}
-    assert net.layers[0].self_attn.q_norm.weight.shape == (8,)
-
-
 @pytest.mark.parametrize("norm", names())
 @pytest.mark.parametrize("options", [{}, {"qk_norm": True, "embed_scale": True}])
 def test_later_tokens_do_not_matter(norm: str, options: dict[str, Any]) -> None:
@@ -134,10 +124,6 @@ def test_weights_follow_from_the_seed_and_are_drawn_in_place() -> None:
     torch.testing.assert_close(dict(nets[2].named_parameters()), dict(nets[1].named_parameters()), rtol=0, atol=0)
 
 
-def test_buffers_are_no_part_of_a_checkpoint() -> None:
-    assert not {"cos", "sin"} & set(make().state_dict())
-
-
 def test_attention_by_the_formula() -> None:
     """One head of keys and values serves two of queries; the norm of each head comes before the rotation."""
     net = make("ln", qk_norm=True).double()
@@ -181,8 +167,3 @@ def test_positions_and_the_embeddings_scale_stay_fp32_in_a_net_of_16_bits() -> N
     net = make(embed_scale=True).bfloat16()
     assert {net.cos.dtype, net.sin.dtype, net.embed_tokens.scale.dtype} == {torch.float32}
     assert net(some_tokens()).dtype == torch.bfloat16
-
-
-def test_a_tied_head_has_its_gain_too() -> None:
-    one, four = (make("dyt", tied=True, head_gain=gain).double() for gain in (1.0, 4.0))
-    torch.testing.assert_close(four(some_tokens()), 4 * one(some_tokens()))

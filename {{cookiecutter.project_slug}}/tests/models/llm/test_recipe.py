@@ -29,16 +29,6 @@ def test_alpha_and_the_embedding_reach_the_net() -> None:
     assert not [name for name, _ in net.named_parameters() if "bias" in name]
 
 
-def test_a_normalising_norm_keeps_the_plain_net() -> None:
-    net = build_net(compose(["task=llm", "norm=rmsnorm"]))
-    assert "embed_tokens.scale" not in dict(net.named_parameters())
-
-
-def test_alpha0_scales_the_table() -> None:
-    cfg = plain(compose(["task=llm", "norm.alpha0=2", "model.embed_dim=4096"]))  # a whole number will do
-    assert cfg["norm"]["alpha0_by_site"] == pytest.approx({"attn": 1.6, "ffn": 0.4, "final": 0.4})
-
-
 @pytest.mark.parametrize(("width", "rate"), [(4096, 3e-4), (8192, 1.5e-4)])
 @pytest.mark.parametrize("norm", ["rmsnorm", "dyt"])
 def test_the_learning_rate_goes_down_to_the_papers(norm: str, width: int, rate: float) -> None:

@@ -11,7 +11,6 @@ import sample
 from {{cookiecutter.package_name}}.data.tokens_text import Bytes
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.models.base import Task
-from {{cookiecutter.package_name}}.models.llm import sample as llm_sample
 from {{cookiecutter.package_name}}.models.llm.generate import generate
 from {{cookiecutter.package_name}}.models.llm.model import Llama
 from {{cookiecutter.package_name}}.models.llm.sample import decode_stream
@@ -80,16 +79,6 @@ def test_several_texts_with_headers(checkpoint: tuple[str, Task], capsys: Out, t
     assert parts[2] != parts[4]
 
 
-def test_more_texts_than_are_written_at_once(
-    checkpoint: tuple[str, Task], capsys: Out, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sample.main([checkpoint[0], "prompt=a", "n=5", "max_new_tokens=9"])
-    whole = capsys.readouterr().out
-    monkeypatch.setattr(llm_sample, "BATCH", 2)
-    sample.main([checkpoint[0], "prompt=a", "n=5", "max_new_tokens=9"])
-    assert capsys.readouterr().out == whole
-
-
 @pytest.mark.parametrize("text", ["naïve 日本語 🙂 end", "🙂" * 100, "a" * 500 + "é", "\ufffd\ufffd x"])
 @pytest.mark.parametrize("cut", [0, 1, 2, 5])
 def test_characters_of_several_bytes_come_whole(text: str, cut: int) -> None:
@@ -117,11 +106,3 @@ def test_refusals(checkpoint: tuple[str, Task], capsys: Out, option: str, words:
         sample.main([checkpoint[0], option])
     assert "\n" not in str(caught.value)
     assert capsys.readouterr().out == "", "and nothing is printed before"
-
-
-def test_one_kind_of_prompts(checkpoint: tuple[str, Task], tmp_path: Path) -> None:
-    (tmp_path / "empty.txt").write_text("\n\n")
-    with pytest.raises(UsageError, match="at least one line"):
-        sample.main([checkpoint[0], f"prompts={tmp_path / 'empty.txt'}"])
-    with pytest.raises(UsageError, match="one of them"):
-        sample.main([checkpoint[0], f"prompts={tmp_path / 'empty.txt'}", "prompt=a"])
