@@ -176,6 +176,7 @@ BAD = {
     "trainer.accelerator": "tpu",
     "norm.alpha0": "0",
     "norm.alpha0_by_site.ffn": "0",
+    "norm.weight0": "0",
     "norm.eps": "0",
     "norm.momentum": "0",
     "norm.kernel": "cuda",

@@ -510,6 +510,7 @@ CONSTRAINTS: dict[str, Check] = {
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
     "norm.alpha0": above(0),
     "norm.alpha0_by_site.*": above(0),
+    "norm.weight0": above(0),
     "norm.eps": above(0),
     "norm.momentum": fraction(),
     "norm.kernel": one_of("auto", "triton", "plain"),

@@ -25,9 +25,8 @@ def build_net(cfg: DictConfig, device: torch.device | str | None = None) -> nn.M
     options = {key: value for key, value in plain(cfg.norm).items() if key not in ("name", "normalizes")}
     torch.manual_seed(cfg.seed)
     model = plain(cfg.model)
-    net: nn.Module = get_family(cfg.task.name).build_model(
-        partial(make_norm, cfg.norm.name, **options), device=device, **model
-    )
+    norm_layer = partial(make_norm, name=cfg.norm.name, **options)
+    net: nn.Module = get_family(cfg.task.name).build_model(norm_layer, device=device, **model)
     twice = model.get("checkpointing", False) and has_batch_norm(net)
     require(not twice, "model.checkpointing=true: norm=bn would count every batch twice; take another norm, or false")
     return net

@@ -1,12 +1,11 @@
-"""The norms, by name. For one more, add a file with a `@register("name")` class here, and configs/norm/name.yaml."""
+"""Norms by name. A new norm is a file with a `@register("name")` class in this folder, and configs/norm/<name>.yaml."""
 
 import importlib
 import pkgutil
 
-from .checks import SITES
 from .functional import derf, dyt
 from .pointwise import Derf, DyT, PointwiseNorm
-from .registry import has_batch_norm, is_norm, make_norm, names, register
+from .registry import SITES, has_batch_norm, is_norm, make_norm, names, register
 
 __all__ = [
     "SITES",
@@ -25,7 +24,7 @@ __all__ = [
 
 def _import_all() -> None:
     for module in pkgutil.iter_modules(__path__):
-        if not module.ispkg:
+        if not module.name.startswith("_"):
             importlib.import_module(f".{module.name}", __name__)
 
 

@@ -1,29 +1,43 @@
-"""DyT and Derf as functions. Of the input's size, both save the input itself for backward and nothing else."""
+"""DyT and Derf as functions: weight * curve(alpha * x + shift) + bias.
+
+For backward they keep x and nothing else of its size. On an NVIDIA GPU the work is done by the Triton kernels of
+`_kernels.py`, elsewhere by torch's operators.
+"""
+
+import importlib.util
+import math
+import os
+import warnings
+from functools import cache
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from . import kernels, plain
-from .checks import known_kernel
+KERNELS = ("auto", "triton", "plain")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+TRITON = importlib.util.find_spec("triton") is not None
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton then runs its kernels on the CPU
 
 
 def dyt(
     x: Tensor, alpha: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, kernel: str = "auto"
 ) -> Tensor:
-    """weight * tanh(alpha * x) + bias (Zhu et al. 2025, arXiv 2503.10622).
+    """Returns weight * tanh(alpha * x) + bias (Zhu et al. 2025, arXiv 2503.10622), with the shape and dtype of x.
 
-    x is (..., dim) of any floating dtype, alpha (1,), weight and bias (dim,). The output has x's shape and dtype, every
-    gradient the dtype of its tensor; the arithmetic is fp32, or float64 for float64 input. Differentiable twice.
+    Computes in fp32, or in float64 for float64 input. Differentiable twice.
 
     Args:
-        kernel: `triton`, `plain`, or `auto`: Triton's where it can run, but under torch.compile the formula, which
-            the compiler fuses with what stands around it. docs/kernels.md says more.
+        x: (..., dim), of any floating dtype.
+        alpha: (1,).
+        weight, bias: (dim,).
+        kernel: "triton", "plain" (torch's operators), or "auto": Triton where it can run. torch.compile,
+            torch.export and torch.func always see the formula.
 
     Raises:
-        ValueError: another shape.
-        UsageError: no such kernel, or `triton` where it cannot run.
+        ValueError: another shape or dtype, no such kernel, or "triton" where it cannot run.
     """
-    return _pointwise(x, alpha, None, weight, bias, "tanh", kernel)
+    return _pointwise(x, alpha, None, weight, bias, kernel)
 
 
 def derf(
@@ -34,36 +48,137 @@ def derf(
     bias: Tensor | None = None,
     kernel: str = "auto",
 ) -> Tensor:
-    """weight * erf(alpha * x + shift) + bias (Chen et al. 2025, arXiv 2512.10938); shift is (1,), else as dyt."""
-    return _pointwise(x, alpha, shift, weight, bias, "erf", kernel)
+    """Returns weight * erf(alpha * x + shift) + bias (Chen et al. 2025, arXiv 2512.10938).
+
+    shift is (1,); the rest is as in dyt.
+    """
+    return _pointwise(x, alpha, shift, weight, bias, kernel)
+
+
+def known_kernel(kernel: str) -> str:
+    """Returns `kernel`, or raises ValueError if it is none of KERNELS."""
+    if kernel not in KERNELS:
+        raise ValueError(f"there is no kernel {kernel}; choose {', '.join(KERNELS[:-1])} or {KERNELS[-1]}")
+    return kernel
+
+
+def triton_obstacle(x: Tensor) -> str | None:
+    """Returns why the Triton kernels cannot take `x`, or None if they can."""
+    if not (x.is_cuda or INTERPRETED):
+        return f"the kernels take tensors on an NVIDIA GPU, not on {x.device.type}"
+    if x.dtype not in DTYPES:
+        return f"the kernels take float32, bfloat16 and float16, not {x.dtype}"
+    if type(x) not in (Tensor, nn.Parameter):
+        return f"the kernels take plain tensors, not a {type(x).__name__}"
+    return _device_obstacle(x.device)
 
 
 def _pointwise(
-    x: Tensor,
-    alpha: Tensor,
-    shift: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    curve: str,
-    kernel: str,
+    x: Tensor, alpha: Tensor, shift: Tensor | None, weight: Tensor | None, bias: Tensor | None, kernel: str
 ) -> Tensor:
     if not x.is_floating_point() or x.ndim == 0:
         raise ValueError(f"x must be floating point of shape (..., dim), not {x.dtype} of {tuple(x.shape)}")
-    _check_shape((1,), alpha=alpha, shift=shift)
-    _check_shape(x.shape[-1:], weight=weight, bias=bias)
-    function = kernels.fused if _takes_triton(known_kernel(kernel), x) else plain.pointwise
-    return function(x, alpha, shift, weight, bias, curve)
-
-
-def _takes_triton(kernel: str, x: Tensor) -> bool:
-    if kernel == "auto":  # the cheapest questions come first: this is asked at every call
-        return x.is_cuda and not torch.compiler.is_compiling() and kernels.obstacle(x) is None
-    if kernel == "triton":
-        kernels.check(x)
-    return kernel == "triton"
-
-
-def _check_shape(shape: tuple[int, ...], **tensors: Tensor | None) -> None:
-    for name, tensor in tensors.items():
+    for name, tensor, shape in (
+        ("alpha", alpha, (1,)),
+        ("shift", shift, (1,)),
+        ("weight", weight, x.shape[-1:]),
+        ("bias", bias, x.shape[-1:]),
+    ):
         if tensor is not None and tensor.shape != shape:
             raise ValueError(f"{name} must have shape {tuple(shape)}, not {tuple(tensor.shape)}")
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return _formula(x, alpha, shift, weight, bias)
+    if kernel == "triton" and (why := triton_obstacle(x)):
+        raise ValueError(f"kernel=triton cannot run here: {why}; take auto or plain")
+    triton = known_kernel(kernel) == "triton" or (kernel == "auto" and x.is_cuda and triton_obstacle(x) is None)
+    return _Pointwise.apply(x, alpha, shift, weight, bias, triton)
+
+
+def _formula(x: Tensor, alpha: Tensor, shift: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    u = _inner(x, alpha, shift)
+    y = torch.tanh(u) if shift is None else torch.erf(u)
+    y = y if weight is None else y * weight
+    return (y if bias is None else y + bias).to(x.dtype)
+
+
+def _inner(x: Tensor, alpha: Tensor, shift: Tensor | None) -> Tensor:
+    """Returns alpha * x + shift, at least in fp32 and in memory of its own."""
+    u = x * alpha.to(torch.promote_types(x.dtype, torch.float32))
+    return u if shift is None else u.add_(shift)
+
+
+class _Pointwise(torch.autograd.Function):
+    """Saves x, and computes the curve again in backward.
+
+    On a CPU torch's tanh takes ten times as long as its sigmoid and three times as long as its expm1 (fp32, one
+    thread), so tanh is computed from these.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        alpha: Tensor,
+        shift: Tensor | None,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        triton: bool,
+    ) -> Tensor:
+        ctx.save_for_backward(x, alpha, shift, weight, bias)
+        ctx.triton = triton
+        if triton:
+            return _kernels().forward(x, alpha, shift, weight, bias)
+        u = _inner(x, alpha, shift)
+        if shift is None:
+            e = u.mul_(2).clamp_(max=40).expm1_()  # tanh(u) = (exp(2u) - 1) / (exp(2u) + 1); at 20 it is 1
+            y = e.div_(e + 2)
+        else:
+            y = u.erf_()
+        y = y if weight is None else y.mul_(weight)
+        return (y if bias is None else y.add_(bias)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, alpha, shift, weight, bias = ctx.saved_tensors
+        # torch must see its own operators to differentiate them, and to map them for `is_grads_batched`
+        if ctx.triton and not torch.is_grad_enabled() and torch._C._has_storage(dy):
+            return *_kernels().backward(dy, x, alpha, shift, weight, bias), None
+        u = _inner(x, alpha, shift)
+        dy = dy.to(u.dtype)
+        if shift is None:
+            s = (2 * u).sigmoid()
+            f, du = 2 * s - 1, torch.ops.aten.sigmoid_backward(dy, s) * 4  # the slope is 4 s (1 - s)
+        else:
+            f, du = u.erf(), dy * (u * u).neg_().exp_() * (2 / math.sqrt(math.pi))
+        dweight = None if weight is None else _sum_to(weight, dy * f)
+        dbias = None if bias is None else _sum_to(bias, dy)
+        du = du if weight is None else du * weight
+        dshift = None if shift is None else _sum_to(shift, du)
+        return (du * alpha).to(x.dtype), _sum_to(alpha, du * x), dshift, dweight, dbias, None
+
+
+def _sum_to(parameter: Tensor, gradient: Tensor) -> Tensor:
+    return gradient.sum_to_size(parameter.shape).to(parameter.dtype)
+
+
+def _kernels() -> Any:
+    from . import _kernels as kernels  # imports Triton, for which others need not wait
+
+    return kernels
+
+
+@cache
+def _device_obstacle(device: torch.device) -> str | None:
+    """Returns why this device cannot run the kernels: they are tried on one number, since Triton wants a C compiler."""
+    if not TRITON:
+        return "Triton is not installed; it comes with PyTorch's CUDA builds for Linux"
+    if device.type == "cuda" and (torch.version.hip or torch.cuda.get_device_capability(device) < (8, 0)):
+        return f"the kernels are for NVIDIA GPUs from Ampere on, not for {torch.cuda.get_device_name(device)}"
+    one = torch.ones(1, device=device)
+    try:
+        _kernels().forward(one, one, None, None, None)
+    except Exception as error:
+        why = f"the kernels do not compile here: {str(error).partition(chr(10))[0]}"
+        warnings.warn(f"DyT and Derf take the formula, not Triton: {why}", stacklevel=2)
+        return why
+    return None

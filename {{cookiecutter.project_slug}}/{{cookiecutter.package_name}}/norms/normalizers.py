@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import positive, share
-from .precision import sparing
+from .precision import keep_fp32
 from .registry import register
 
 
@@ -28,7 +27,7 @@ class LayerNorm(nn.LayerNorm):
         dtype: torch.dtype | None = None,
         eps: float = 1e-6,
     ) -> None:
-        super().__init__(dim, positive("eps", eps), affine, bias, device, dtype)
+        super().__init__(dim, eps, affine, bias, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).to(x.dtype)  # on CUDA, autocast makes it fp32
@@ -53,7 +52,7 @@ class RMSNorm(nn.RMSNorm):
         dtype: torch.dtype | None = None,
         eps: float = 1e-6,
     ) -> None:
-        super().__init__(dim, positive("eps", eps), affine, device, dtype)
+        super().__init__(dim, eps, affine, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         weight = None if self.weight is None else self.weight.to(x.dtype)  # torch fuses it when the dtypes agree
@@ -86,8 +85,7 @@ class TokenBatchNorm(nn.Module):
     ) -> None:
         super().__init__()
         dtype = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
-        momentum = share("momentum", momentum)
-        self.bn = nn.BatchNorm1d(dim, positive("eps", eps), momentum, affine, device=device, dtype=dtype)
+        self.bn = nn.BatchNorm1d(dim, eps, momentum, affine, device=device, dtype=dtype)
         if not bias:
             self.bn.register_parameter("bias", None)
 
@@ -102,4 +100,4 @@ class TokenBatchNorm(nn.Module):
         return self.bn(x.reshape(-1, x.shape[-1])).view(x.shape).to(x.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        return super()._apply(sparing([*self.parameters(), *self.buffers()], fn), recurse)
+        return super()._apply(keep_fp32([*self.parameters(), *self.buffers()], fn), recurse)

@@ -6,26 +6,25 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError
-from .checks import SITES, known_kernel, known_site, number, positive
-from .functional import derf, dyt
-from .precision import sparing
-from .registry import register
-
-AlphaBySite = Mapping[str, float | None]
+from .functional import derf, dyt, known_kernel
+from .precision import keep_fp32
+from .registry import SITES, register
 
 
 class PointwiseNorm(nn.Module):
-    """weight * curve(x) + bias, of (..., dim), with a few learned scalars such as alpha in the curve.
+    """weight * curve(x) + bias over (..., dim), with a few learned scalars such as alpha in the curve.
 
-    A subclass writes `curve`, or `forward` where it has all of it in one function.
-
-    The scalars are fp32 whatever `dtype` says, and stay fp32 when the module is cast to 16 bits: near 0.5 bf16 has
-    steps of 0.004, and an update of 1e-4 would be lost. Their shape is (1,), since FSDP2 refuses ().
+    A subclass writes `curve`, or `forward` where one function does all of it. The scalars have shape (1,), since FSDP2
+    refuses (), and are fp32 whatever `dtype` says, also after the module is cast to 16 bits: near 0.5 the steps of bf16
+    are 0.004, and an update of 1e-4 would be lost.
 
     Args:
-        weight0: where the weight starts, if there is one.
-        scalars: where each starts, by name.
+        site: what the norm stands before, one of SITES; here it changes nothing.
+        affine: learn a weight and a bias.
+        bias: without it `affine` is the weight alone.
+        eps: taken because models pass it to any norm; it changes nothing.
+        weight0: start of the weight.
+        scalars: start of each scalar, by name.
     """
 
     normalizes = False
@@ -40,13 +39,12 @@ class PointwiseNorm(nn.Module):
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        eps: float | None = None,
         weight0: float = 1.0,
         **scalars: float,
     ) -> None:
         super().__init__()
-        self.dim = dim
-        self.weight0 = positive("weight0", weight0)
-        self.scalars = scalars
+        self.dim, self.weight0, self.scalars = dim, weight0, scalars
         for name in scalars:
             self.register_parameter(name, nn.Parameter(torch.empty(1, device=device, dtype=torch.float32)))
         for name, learned in ("weight", affine), ("bias", affine and bias):
@@ -55,7 +53,7 @@ class PointwiseNorm(nn.Module):
         self.reset_parameters()
 
     def curve(self, x: Tensor) -> Tensor:
-        """Of x's shape. A scalar makes it at least fp32; `forward` returns to x's dtype."""
+        """Returns the curve of x, of its shape. A scalar makes it at least fp32; `forward` returns to x's dtype."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,17 +75,17 @@ class PointwiseNorm(nn.Module):
         return f"{self.dim}{starts}, affine={self.weight is not None}, bias={self.bias is not None}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        return super()._apply(sparing([getattr(self, name) for name in self.scalars], fn), recurse)
+        return super()._apply(keep_fp32([getattr(self, name) for name in self.scalars], fn), recurse)
 
 
 @register("dyt")
 class DyT(PointwiseNorm):
-    """Dynamic Tanh, weight * tanh(alpha * x) + bias, of (..., dim) (Zhu et al. 2025, arXiv 2503.10622).
+    """Dynamic Tanh, weight * tanh(alpha * x) + bias over (..., dim) (Zhu et al. 2025, arXiv 2503.10622).
 
     Args:
-        alpha0: where alpha starts.
-        alpha0_by_site: where it starts at a site of SITES instead; None there means alpha0.
-        weight0: where the weight starts. Twice it at half of alpha0 is the same slope at 0, with less saturation.
+        alpha0: start of alpha.
+        alpha0_by_site: start of alpha at each of SITES; None there means alpha0.
+        weight0: start of the weight. Twice it at half of alpha0 is the same slope at 0, with less saturation.
         kernel: as in `norms.dyt`.
     """
 
@@ -101,13 +99,14 @@ class DyT(PointwiseNorm):
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        eps: float | None = None,
         alpha0: float = 0.5,
-        alpha0_by_site: AlphaBySite | None = None,
+        alpha0_by_site: Mapping[str, float | None] | None = None,
         weight0: float = 1.0,
         kernel: str = "auto",
     ) -> None:
         alpha = _alpha0_at(site, alpha0, alpha0_by_site)
-        super().__init__(dim, site, affine, bias, device, dtype, weight0, alpha=alpha)
+        super().__init__(dim, site, affine, bias, device, dtype, eps, weight0, alpha=alpha)
         self.kernel = known_kernel(kernel)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -116,14 +115,11 @@ class DyT(PointwiseNorm):
 
 @register("derf")
 class Derf(PointwiseNorm):
-    """Dynamic erf, weight * erf(alpha * x + shift) + bias, of (..., dim) (Chen et al. 2025, arXiv 2512.10938).
+    """Dynamic erf, weight * erf(alpha * x + shift) + bias over (..., dim) (Chen et al. 2025, arXiv 2512.10938).
 
     Args:
-        alpha0: where alpha starts.
-        alpha0_by_site: where it starts at a site of SITES instead; None there means alpha0.
-        weight0: where the weight starts. Twice it at half of alpha0 is the same slope at 0, with less saturation.
-        shift0: where the shift starts.
-        kernel: as in `norms.dyt`.
+        shift0: start of the shift.
+        alpha0, alpha0_by_site, weight0, kernel: as in DyT.
     """
 
     alpha: nn.Parameter
@@ -137,14 +133,15 @@ class Derf(PointwiseNorm):
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        eps: float | None = None,
         alpha0: float = 0.5,
-        alpha0_by_site: AlphaBySite | None = None,
+        alpha0_by_site: Mapping[str, float | None] | None = None,
         weight0: float = 1.0,
         shift0: float = 0.0,
         kernel: str = "auto",
     ) -> None:
         alpha = _alpha0_at(site, alpha0, alpha0_by_site)
-        super().__init__(dim, site, affine, bias, device, dtype, weight0, alpha=alpha, shift=number("shift0", shift0))
+        super().__init__(dim, site, affine, bias, device, dtype, eps, weight0, alpha=alpha, shift=shift0)
         self.kernel = known_kernel(kernel)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,27 +154,19 @@ class NoNorm(nn.Module):
 
     normalizes = False
 
-    def __init__(
-        self,
-        dim: int,
-        site: str | None = None,
-        affine: bool = True,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, dim: int, **common: Any) -> None:
         super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
         return x
 
 
-def _alpha0_at(site: str | None, alpha0: Any, by_site: Any) -> float:
-    start = positive("alpha0", alpha0)
-    if by_site is not None and not isinstance(by_site, Mapping):
-        raise UsageError(f"norm.alpha0_by_site={by_site}: expected a number for each of {', '.join(SITES)}")
-    starts = dict.fromkeys(SITES, start)
-    for place, value in (by_site or {}).items():
-        known_site("norm.alpha0_by_site", place)
-        starts[place] = start if value is None else positive(f"alpha0_by_site.{place}", value)
-    return start if site is None else starts[known_site("site", site)]
+def _alpha0_at(site: str | None, alpha0: float, by_site: Mapping[str, float | None] | None) -> float:
+    for name in (*(by_site or {}), *([] if site is None else [site])):
+        if name not in SITES:
+            raise ValueError(f"{name} is no site of a norm; choose from {', '.join(SITES)}")
+    value = (by_site or {}).get(site) if site else None
+    start = alpha0 if value is None else value
+    if not start > 0:
+        raise ValueError(f"alpha must start above 0, not at {start}")
+    return start

@@ -1,103 +1,93 @@
-"""Classes of norms by name."""
+"""Norm classes by name: `@register("name")` on a class, `make_norm("name", dim)`."""
 
 import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
-from ..errors import UsageError, did_you_mean
-from .checks import known_site
+SITES = ("attn", "ffn", "final")  # before attention, before the feed-forward network, after the last block
+COMMON = ("dim", "site", "affine", "bias", "device", "dtype", "eps")  # arguments of every norm
 
-_COMMON = ("dim", "site", "affine", "bias", "device", "dtype")
 _classes: dict[str, type[nn.Module]] = {}
 _Class = TypeVar("_Class", bound=type[nn.Module])
 
 
 def register(name: str) -> Callable[[_Class], _Class]:
-    """Class decorator that makes a norm known to `make_norm`, and so to `norm=<name>`.
+    """Returns a class decorator that makes a norm known to `make_norm`, and so to `norm=<name>`.
 
-    The class takes `(dim, site, affine, bias, device, dtype)` and its own options by keyword. Its attribute
-    `normalizes` says whether it takes the scale out of its input, as LayerNorm does and DyT does not, for recipes to
-    ask.
+    The class takes COMMON and its own options by keyword. Its attribute `normalizes` says whether it takes the scale
+    out of its input, as LayerNorm does and DyT does not.
 
     Raises:
-        UsageError: the name is taken or no identifier, or the class is not as above.
+        ValueError: the name is taken, or no identifier.
+        TypeError: the class lacks some of this.
     """
-    if not isinstance(name, str) or not name.isidentifier():
-        raise UsageError(f"register({name!r}): expected a name that is an identifier, as in @register('my_norm')")
+    if not name.isidentifier():
+        raise ValueError(f"{name!r} is no name for a norm: expected an identifier, as in @register('my_norm')")
 
     def add(cls: _Class) -> _Class:
-        where = f"register({name!r}): {cls.__qualname__}"
         if not isinstance(getattr(cls, "normalizes", None), bool):
-            raise UsageError(f"{where} must say normalizes = True or normalizes = False")
-        if missing := [keyword for keyword in _COMMON if not _takes(cls, keyword)]:
-            raise UsageError(f"{where} must take {', '.join(_COMMON)} by keyword; it lacks {', '.join(missing)}")
+            raise TypeError(f"{cls.__qualname__} must say normalizes = True or normalizes = False")
+        parameters = inspect.signature(cls).parameters
+        missing = [keyword for keyword in COMMON if keyword not in parameters]
+        if missing and not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+            raise TypeError(f"{cls.__qualname__} must take {', '.join(missing)} by keyword, as every norm")
         if _classes.setdefault(name, cls) is not cls:
-            raise UsageError(f"{where} comes second, {_classes[name].__qualname__} has this name; choose another")
+            raise ValueError(f"{_classes[name].__qualname__} is registered as {name} already; choose another name")
         return cls
 
     return add
 
 
-def make_norm(
-    name: str,
-    dim: int,
-    site: str | None = None,
-    affine: bool = True,
-    bias: bool = True,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    **options: Any,
-) -> nn.Module:
-    """The norm called `name`, over a last dimension of size `dim`.
+def make_norm(*args: str | int, name: str | None = None, dim: int | None = None, **options: Any) -> nn.Module:
+    """Returns a norm over a last dimension of size `dim`: make_norm("dyt", 96), or make_norm(96, name="dyt").
 
-    Models receive `functools.partial(make_norm, name, **options)`.
+    As a model's `norm_layer`, `functools.partial(make_norm, "dyt")` works wherever it is called as it is, and
+    `functools.partial(make_norm, name="dyt")` also in timm, which passes on only the keywords of a partial.
 
     Args:
-        site: what it stands before, one of `norms.SITES`; a norm may start differently there.
-        affine: learn a weight and a bias.
-        bias: without it `affine` is the weight alone.
-        options: the class's own; configs/norm/<name>.yaml lists them.
+        options: `site` (what the norm stands before, one of SITES; it may start differently there), `affine` (learn a
+            weight and a bias), `bias` (False: the weight alone), `device`, `dtype`, `eps`, and the options of the
+            class, which configs/norm/<name>.yaml lists.
 
     Raises:
-        UsageError: no such norm, site or option, or an option that cannot have this value.
+        ValueError: no such norm, or a value that an option cannot have.
+        TypeError: no such option, or no name.
     """
+    for value in args:
+        if isinstance(value, str):
+            name = value
+        else:
+            dim = value
+    if name is None or dim is None:
+        raise TypeError(
+            'make_norm needs a name and a size, as in make_norm("dyt", 96); timm passes on only the keywords of a '
+            'partial: functools.partial(make_norm, name="dyt")'
+        )
     if name not in _classes:
-        choice = ", ".join(names())
-        raise UsageError(f"norm={name}: there is no such norm{did_you_mean(name, names())}; choose from {choice}")
-    if site is not None:
-        known_site("site", site)
-    known = options_of(name)
-    for option in options:
-        if option not in known:
-            hint = did_you_mean(option, known)
-            raise UsageError(f"norm={name}: there is no option {option}{hint}; it has {', '.join(known) or 'none'}")
-    return _classes[name](dim=dim, site=site, affine=affine, bias=bias, device=device, dtype=dtype, **options)
+        raise ValueError(f"there is no norm {name}; choose from {', '.join(names())}")
+    if unknown := options.keys() - {*COMMON, *options_of(name)}:
+        raise TypeError(f"norm {name} takes no {', '.join(unknown)}; its options are {', '.join(options_of(name))}")
+    return _classes[name](dim=dim, **options)
 
 
 def names() -> list[str]:
-    """Every name that `make_norm` knows."""
+    """Returns every name that `make_norm` knows."""
     return sorted(_classes)
 
 
 def options_of(name: str) -> list[str]:
-    """The options that the norm called `name` adds to the common ones."""
+    """Returns the options that the norm called `name` adds to the common ones."""
     parameters = inspect.signature(_classes[name]).parameters.values()
-    return [p.name for p in parameters if p.name not in _COMMON and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return [one.name for one in parameters if one.name not in COMMON and one.kind is not one.VAR_KEYWORD]
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether `module` is of a registered class."""
+    """Returns whether `module` is of a registered class."""
     return isinstance(module, tuple(_classes.values()))
 
 
-def has_batch_norm(net: nn.Module) -> bool:
-    """Whether `net` takes statistics over a batch, of any class of torch's: some of what saves memory upsets them."""
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())
-
-
-def _takes(cls: type[nn.Module], keyword: str) -> bool:
-    parameters = inspect.signature(cls).parameters
-    return keyword in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+def has_batch_norm(model: nn.Module) -> bool:
+    """Returns whether `model` takes statistics over a batch. Computing a block twice then counts its batch twice."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...norms.precision import sparing
+from ...norms.precision import keep_fp32
 from ..init import fan_in_, init_on_device, normal_, reset_norms_
 from ..layers import Rope, apply_rotary_emb, checkpointed, rope_cos_sin
 
@@ -160,7 +160,7 @@ class Llama(nn.Module):
         return F.cross_entropy(self.lm_head(x).float(), targets, ignore_index=IGNORE_INDEX, reduction="sum")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        return super()._apply(sparing([self.cos, self.sin], fn), recurse)  # 16 bits would blur the positions
+        return super()._apply(keep_fp32([self.cos, self.sin], fn), recurse)  # 16 bits would blur the positions
 
 
 class ScaledEmbedding(nn.Embedding):
@@ -175,7 +175,7 @@ class ScaledEmbedding(nn.Embedding):
         return (x * self.scale).to(x.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        return super()._apply(sparing([self.scale], fn), recurse)  # in 16 bits a scale of 64 never moves
+        return super()._apply(keep_fp32([self.scale], fn), recurse)  # in 16 bits a scale of 64 never moves
 
 
 class DecoderLayer(nn.Module):

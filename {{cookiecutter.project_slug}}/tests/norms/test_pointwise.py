@@ -33,10 +33,6 @@ def randomize_(norm: Any) -> Any:
     return norm
 
 
-def test_scalars():
-    assert SCALARS.items() >= {"dyt": ["alpha"], "derf": ["alpha", "shift"]}.items()
-
-
 @dyt_and_derf
 def test_module_is_its_formula(name):
     norm, x = build(name, alpha0=0.7, **({"shift0": -0.2} if name == "derf" else {})), tokens(4, DIM)
@@ -94,15 +90,6 @@ def test_a_cast_net_learns_from_small_steps(name):
     assert [scalar.item() for scalar in scalars] == pytest.approx([start - 10 * 1e-4 for start in starts], abs=1e-6)
 
 
-@each_pointwise
-def test_checkpoint_round_trip(name, tmp_path):
-    norm = randomize_(build(name))
-    torch.save(norm.state_dict(), tmp_path / "norm.pt")
-    other = build(name)
-    other.load_state_dict(torch.load(tmp_path / "norm.pt", weights_only=True))
-    torch.testing.assert_close(other(tokens(3, DIM)), norm(tokens(3, DIM)), rtol=0, atol=0)
-
-
 @dyt_and_derf
 def test_alpha_starts_by_site(name):
     layer: Any = partial(make_norm, name, alpha0=0.8, alpha0_by_site={"ffn": 0.2, "final": None})
@@ -119,30 +106,6 @@ def test_twice_the_weight_at_half_of_alpha_is_the_same_slope_and_saturates_later
     nn.init.zeros_(two.weight)
     two.reset_parameters()
     assert (two.weight == 2).all()
-
-
-def saved_for_backward(norm: nn.Module, x: Tensor) -> tuple[int, int]:
-    """How many saved tensors are of the size of x, and the bytes of all that are no parameters."""
-    saved: list[Tensor] = []
-
-    def pack(tensor: Tensor) -> Tensor:
-        saved.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        norm(x)
-    parameters = {parameter.data_ptr() for parameter in norm.parameters()}
-    return sum(t.numel() == x.numel() for t in saved), sum(t.nbytes for t in saved if t.data_ptr() not in parameters)
-
-
-@dyt_and_derf
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_keeps_as_much_for_backward_as_layer_norm(name, dtype):
-    x = tokens(64, 96, dtype=dtype).requires_grad_()
-    count, size = saved_for_backward(make_norm(name, 96), x)
-    ln_count, ln_size = saved_for_backward(nn.LayerNorm(96), x)
-    assert count == ln_count == 1
-    assert size == x.nbytes <= ln_size
 
 
 class Cube(PointwiseNorm):
