@@ -49,7 +49,7 @@ def test_why_a_command_ended(tmp_path: Path) -> None:
     assert "status 1" in failure(1, log)
     log.write_text("one\n\x1b[31mlast\x1b[0m  \n\n")
     assert (last_line(log), failure(1, log)) == ("last", "last")
-    assert "SIGKILL" in failure(-9, log)
+    assert "signal 9" in failure(-9, log)
 
 
 @pytest.mark.slow

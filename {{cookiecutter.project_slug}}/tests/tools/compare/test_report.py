@@ -173,7 +173,7 @@ def test_different_versions_are_noted() -> None:
     one, other = {"versions": {"torch": "2.9"}, "git": git}, {"versions": {"torch": "2.10"}, "git": git}
     details, notes = origin([one, other, one])
     assert details["versions"] == "torch 2.9; torch 2.10"
-    assert details["git"] == "commit aaaaaaaaaaaa, with changes"
+    assert details["git"].startswith("commit aaaa")
     assert len(notes) == 1
 
 

@@ -18,7 +18,6 @@ COLOURS = {  # Okabe and Ito's, which most eyes tell apart
     "triton compiled": "#000000",
     "torch": "#009E73",
     "liger": "#CC79A7",
-    "quack": "#D55E00",
     "eager": "#56B4E9",
 }
 GREY = "#555555"

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 Build = Callable[[int], nn.Module]  # of a width
 
@@ -15,34 +15,6 @@ Build = Callable[[int], nn.Module]  # of a width
 def _of(module: str, name: str, **options: Any) -> Build:
     """Imports it when it is asked for."""
     return lambda dim: getattr(import_module(module), name)(dim, **options)
-
-
-class QuackLayerNorm(nn.Module):
-    """quack's kernels behind autograd; they want weight and bias in fp32."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _QuackLayerNorm.apply(x, self.weight, self.bias)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "QuackLayerNorm":
-        return super()._apply(lambda tensor: fn(tensor).float(), recurse)
-
-
-class _QuackLayerNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        quack = import_module("quack.rmsnorm")
-        y, rstd, mean = quack.layernorm_fwd(x, weight, bias, return_rstd=True, return_mean=True)
-        ctx.save_for_backward(x, weight, rstd, mean)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
-        x, weight, rstd, mean = ctx.saved_tensors
-        return import_module("quack.rmsnorm").layernorm_bwd(x, weight, dy, rstd, mean)
 
 
 @dataclass(frozen=True)
@@ -83,8 +55,5 @@ RIVALS = {
             "rmsnorm": _of("liger_kernel.transformers", "LigerRMSNorm", in_place=False),
         },
         capability=(7, 0),
-    ),
-    "quack": Rival(
-        "quack-kernels", {"ln": QuackLayerNorm, "rmsnorm": _of("quack.rmsnorm", "QuackRMSNorm")}, capability=(9, 0)
     ),
 }

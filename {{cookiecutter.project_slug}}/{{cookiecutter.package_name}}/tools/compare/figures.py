@@ -1,7 +1,7 @@
 """Draws a comparison: scores and differences, sweeps, robustness, curves, and alpha over depth."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,13 +36,10 @@ def draw(comparison: Comparison) -> dict[str, Figure]:
     """Returns the figures that the finished runs have data for, by name."""
     if not any(comparison.values(cell) for cell in comparison.grid.cells):
         return {}
-    drawings: dict[str, Callable[[Comparison, Styles], Figure | None]] = {
-        **{"scores": draw_scores, "sweep": draw_sweep, "shift": draw_shift},
-        **{"curves": draw_curves, "alpha": draw_alpha},
-    }
+    drawings = draw_scores, draw_sweep, draw_shift, draw_curves, draw_alpha
     with rc_context(STYLE):
-        figures = {name: drawing(comparison, line_styles(comparison)) for name, drawing in drawings.items()}
-    return {name: figure for name, figure in figures.items() if figure is not None}
+        figures = [drawing(comparison, line_styles(comparison)) for drawing in drawings]
+    return {name: figure for name, figure in zip(CAPTIONS, figures, strict=True) if figure is not None}
 
 
 def line_styles(comparison: Comparison) -> Styles:
@@ -52,14 +49,9 @@ def line_styles(comparison: Comparison) -> Styles:
     ordered = key in grid.numeric
     colour = colours(sorted(names, key=float) if ordered else names, ordered)
     rests = {cell: tuple(pair for pair in cell if pair[0] != key) for cell in grid.cells}
-    order = list(dict.fromkeys(rests.values()))
-    return {
-        cell: {
-            "color": colour.get(dict(cell).get(key, names[0]), FAINT),
-            "linestyle": DASHES[order.index(rest) % len(DASHES)],
-        }
-        for cell, rest in rests.items()
-    }
+    dashes = {rest: DASHES[index % len(DASHES)] for index, rest in enumerate(dict.fromkeys(rests.values()))}
+    color = {cell: colour.get(dict(cell).get(key, names[0]), FAINT) for cell in grid.cells}
+    return {cell: {"color": color[cell], "linestyle": dashes[rest]} for cell, rest in rests.items()}
 
 
 def draw_scores(comparison: Comparison, styles: Styles) -> Figure:

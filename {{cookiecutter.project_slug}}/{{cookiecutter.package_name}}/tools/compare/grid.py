@@ -38,16 +38,11 @@ class Combination:
 
 @dataclass(frozen=True)
 class Grid:
-    """All combinations, seed by seed, so that an interrupted comparison has complete sets of cells.
+    """All combinations, seed by seed, so that an interrupted comparison has complete sets of cells."""
 
-    Args:
-        swept: the keys with several values.
-        notes: what was left out, one line each.
-    """
-
-    swept: dict[str, list[str]]
+    swept: dict[str, list[str]]  # the keys with several values
     combinations: list[Combination]
-    notes: list[str]
+    notes: list[str]  # what was left out, one line each
 
     @property
     def keys(self) -> list[str]:

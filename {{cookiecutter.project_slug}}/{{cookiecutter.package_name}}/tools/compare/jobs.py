@@ -23,7 +23,6 @@ from ...utils import cpu_count
 
 ROOT = Path(__file__).resolve().parents[3]
 POLL = 0.2  # seconds between two looks at the running commands
-TAIL = 8192  # bytes of a log that are searched for its last line
 
 
 class Command(NamedTuple):
@@ -36,21 +35,13 @@ class Command(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """A run of a comparison.
+    """A run of a comparison: its training, and what evaluate.py measures of it."""
 
-    Args:
-        run: its directory, which need not exist yet.
-        argv: the overrides that start it.
-        free: those of them that may change when it is resumed.
-        logs: the folder for the output of its commands.
-        shift: measured by evaluate.py after training; empty for none.
-    """
-
-    run: Path
-    argv: Sequence[str]
-    free: Sequence[str]
-    logs: Path
-    shift: str = ""
+    run: Path  # its directory, which need not exist yet
+    argv: Sequence[str]  # the overrides that start it
+    free: Sequence[str]  # those of them that may change when it is resumed
+    logs: Path  # the folder for the output of its commands
+    shift: str = ""  # measured by evaluate.py after training; empty for none
 
     @property
     def summary(self) -> Path:
@@ -139,13 +130,8 @@ class SlurmJob(NamedTuple):
 class Slurm:
     """SLURM jobs, through submitit.
 
-    Args:
-        slots: jobs that are queued at once.
-        settings: of submitit's SlurmExecutor (`partition`, `time`, ...), and `cluster`: `slurm`, or `local` for a test.
-        folder: for submitit's files.
-
-    Raises:
-        UsageError: submitit or SLURM is missing, or a setting is unknown.
+    `settings` are those of submitit's SlurmExecutor (`partition`, `time`, ...), and `cluster`: `slurm`, or `local` to
+    try it without one. Raises UsageError if submitit or SLURM is missing, or a setting is unknown.
     """
 
     def __init__(self, slots: int, settings: Mapping[str, str], folder: Path) -> None:
@@ -252,15 +238,13 @@ def last_line(log: Path) -> str:
     if not log.is_file():
         return ""
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - TAIL))
+        file.seek(max(0, log.stat().st_size - 8192))
         text = file.read().decode("utf-8", errors="replace")
-    lines = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text).strip().splitlines()
-    return lines[-1].strip() if lines else ""
+    return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text).strip().rpartition("\n")[2].strip()
 
 
 def failure(status: int, log: Path) -> str:
     """Returns in one line why a command ended with `status`."""
     if status < 0:
-        name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-        return f"killed by {name}{', perhaps out of memory' if name == 'SIGKILL' else ''}"
+        return f"killed by signal {-status}{', perhaps out of memory' if status == -9 else ''}"
     return last_line(log) or f"ended with status {status} and printed nothing"

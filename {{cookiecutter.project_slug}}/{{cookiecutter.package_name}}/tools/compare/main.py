@@ -1,9 +1,7 @@
 """Compares norms, or any other keys: trains every combination, resumes what is there, and writes the report."""
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +59,11 @@ def compare(argv: Sequence[str]) -> Outcome:
                     pass
         print(*grid.notes, f"{len(jobs)} runs, {len(jobs) - len(left)} of them finished before", sep="\n", flush=True)
         command = shlex.join(["python", "compare.py", *argv])
-        at_once = _record(out, command, min(launcher.slots, len(left)))
+        write_json(out / RECORD, {"command": command})
         outcome = run_all(jobs, launcher)
         results = _read(grid, jobs, metric, outcome)
         comparison = Comparison(grid, results, metric, higher_is_better, baseline)
-        _report(comparison, jobs, outcome, command, at_once, out)
+        _report(comparison, jobs, outcome, command, launcher.slots, out)
     return outcome
 
 
@@ -91,14 +89,6 @@ def _job(one: Combination, out: Path, shift: str) -> Job:
     return Job(run, one.argv, free, out / "logs", shift)
 
 
-def _record(out: Path, command: str, at_once: int) -> int:
-    """Writes the command, and the most runs that have run at once in this folder; returns the latter."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        at_once = max(at_once, json.loads((out / RECORD).read_bytes())["at_once"])
-    write_json(out / RECORD, {"command": command, "at_once": at_once})
-    return at_once
-
-
 def _read(grid: Grid, jobs: Sequence[Job], metric: str, outcome: Outcome) -> dict[Cell, list[Result]]:
     """Returns the finished runs of each cell; one that cannot be read counts as failed."""
     results: dict[Cell, list[Result]] = {}
@@ -111,9 +101,7 @@ def _read(grid: Grid, jobs: Sequence[Job], metric: str, outcome: Outcome) -> dic
     return {cell: found for cell, found in results.items() if found}
 
 
-def _report(
-    comparison: Comparison, jobs: Sequence[Job], outcome: Outcome, command: str, at_once: int, out: Path
-) -> None:
+def _report(comparison: Comparison, jobs: Sequence[Job], outcome: Outcome, command: str, slots: int, out: Path) -> None:
     from .report import Report, origin, write_report  # imports matplotlib
 
     finished = sum(map(len, comparison.results.values()))
@@ -122,8 +110,8 @@ def _report(
     state += "; interrupted, the same command resumes" if outcome.interrupted else ""
     details, differences = origin([one.summary for runs in comparison.results.values() for one in runs])
     notes = [*comparison.grid.notes, *differences]
-    if at_once > 1:
-        notes.append(f"Up to {at_once} runs ran at once, so each was slower than it is alone.")
+    if slots > 1:
+        notes.append(f"Up to {slots} runs at once: on one machine each was slower than it is alone.")
     if others := {path for path in out.glob("runs/*") if path.is_dir()} - {job.run for job in jobs}:
         notes.append(f"runs/ holds {len(others)} more, with other settings, which are no part of this report.")
     report = Report(comparison, f"{state}.", command, outcome.failed, notes, details)

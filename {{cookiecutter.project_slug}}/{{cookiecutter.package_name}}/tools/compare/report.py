@@ -17,21 +17,14 @@ from .style import css_colours, to_svg, write_png
 
 @dataclass(frozen=True)
 class Report:
-    """A comparison with what else is to be said about it.
-
-    Args:
-        state: how much of the comparison is finished.
-        failed: the last line of each failed run, by its name.
-        notes: what was left out, and what else to know about the numbers.
-        details: how the runs were made, by topic.
-    """
+    """A comparison with what else is to be said about it."""
 
     comparison: Comparison
-    state: str
+    state: str  # how much of it is finished
     command: str
-    failed: Mapping[str, str] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)  # the last line of each failed run, by its name
     notes: Sequence[str] = ()
-    details: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, str] = field(default_factory=dict)  # how the runs were made, by topic
 
     @property
     def title(self) -> str:
@@ -54,24 +47,20 @@ class Report:
 
     def caveats(self) -> str:
         """Returns what limits these sentences."""
-        one, text = self.comparison, ""
+        one = self.comparison
         differences = [one.difference(cell, one.shown_reference(cell)) for cell in one.shown]
         seeds = [each.n for each in differences if each is not None and each.interval is not None]
-        if seeds:
-            text = (
-                "Intervals: paired differences by seed, Student's t. They speak of other seeds of this recipe, not of"
-            )
-            text += " other data, sizes or tuning."
-        if len(seeds) > 1:
-            text += f" There are {len(seeds)} of them, and one in twenty misses the true difference by chance."
-        if seeds and min(seeds) < 5:
-            text += f" With {min(seeds)} seeds they are wide: within noise does not mean that there is no difference."
-        if len(one.shown) < len(one.grid.cells):
-            text += (
-                f" Of {len(one.grid.cells)} cells only the best of each {one.main_key} is shown here. It was chosen by"
-            )
-            text += " this very metric, which flatters it: measure it again with other seeds. The table has all cells."
-        return text.strip()
+        cells = len(one.grid.cells)
+        texts = {
+            "Intervals are of paired differences by seed (Student's t). They speak of other seeds of this recipe, not"
+            " of other data, sizes or tuning.": bool(seeds),
+            f"There are {len(seeds)} of them, and one in twenty misses the true difference by chance.": len(seeds) > 1,
+            f"With {min(seeds, default=0)} seeds they are wide: within noise does not mean that there is no"
+            " difference.": 0 < min(seeds, default=0) < 5,
+            f"Of {cells} cells the best of each {one.main_key} is shown here. It was chosen by this very metric, which"
+            " flatters it: measure it again with other seeds. The table has all cells.": len(one.shown) < cells,
+        }
+        return " ".join(text for text, applies in texts.items() if applies)
 
     def table(self) -> list[list[str]]:
         """Returns rows of text, the head first."""
@@ -90,12 +79,11 @@ class Report:
         elif difference is not None:
             mean = f"{number(difference.mean, one.digits, '+')} (n={difference.n})"
             interval = shown_interval(difference, one.digits)
-        memory = [each.summary.get("peak_memory_bytes") for each in results]
         return [
             *(one.grid.label(cell), shown_spread(spread, one.digits) if spread else "none", mean, interval),
             _mean([each.summary.get("seconds") for each in results]),
             _mean([each.throughput[1] if each.throughput else None for each in results]),
-            _mean([None if count is None else count / 2**20 for count in memory], " MiB"),
+            _mean([each.summary.get("peak_memory_bytes") for each in results], 2**20, " MiB"),
             _mean([each.summary.get("parameters") for each in results]),
         ]
 
@@ -105,10 +93,8 @@ def sentence(
 ) -> str:
     """Returns what the numbers say about a cell, and no more.
 
-    Args:
-        one: the cell's mean and deviation; None if no run has finished.
-        difference: to the baseline; None if they have no seed in common.
-        baseline: what it is compared to; empty for nothing, its own label for the baseline itself.
+    `one` is None if no run has finished, `difference` is None without a common seed, and `baseline` is empty if there
+    is none, or the cell's own label.
     """
     if one is None:
         return f"{label}: no run has finished."
@@ -143,9 +129,9 @@ def shown_interval(difference: Difference, digits: int) -> str:
     return " to ".join(number(end, digits) for end in difference.interval or ())
 
 
-def _mean(values: Sequence[float | None], unit: str = "") -> str:
+def _mean(values: Sequence[float | None], scale: int = 1, unit: str = "") -> str:
     known = [value for value in values if value is not None]
-    return f"{sum(known) / len(known):,.0f}{unit}" if known else ""
+    return f"{sum(known) / len(known) / scale:,.0f}{unit}" if known else ""
 
 
 def origin(summaries: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], list[str]]:
@@ -154,23 +140,15 @@ def origin(summaries: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], list
 
     details, notes = {}, []
     for key in ("versions", "git"):
-        found = dict.fromkeys(_facts(one.get(key)) for one in summaries)
-        if found:
-            details[key] = "; ".join(found)
+        facts = [", ".join(f"{name} {value}" for name, value in (one.get(key) or {}).items()) for one in summaries]
+        found = [text or "none" for text in dict.fromkeys(facts)]
+        details[key] = "; ".join(found)
         if len(found) > 1:
             notes.append(f"The runs differ in {key}: {details[key]}.")
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     gpu = f"{len(gpus)} x {gpus[0]}" if gpus else "no GPU"
     details["machine of this report"] = f"{platform.system()} {platform.machine()}, {cpu_count()} CPUs, {gpu}"
     return details, notes
-
-
-def _facts(facts: Mapping[str, Any] | None) -> str:
-    if facts is None:
-        return "no git repository"
-    if "commit" in facts:
-        return f"commit {facts['commit'][:12]}{', with changes' if facts.get('changed') else ''}"
-    return ", ".join(f"{key} {value}" for key, value in facts.items())
 
 
 def write_report(report: Report, folder: Path) -> None:

@@ -23,20 +23,13 @@ Curve = dict[int, float]  # value by optimiser step
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run.
-
-    Args:
-        summary: its summary.json.
-        value: the compared metric; None if the run diverged.
-        curves: by tag, such as `val/loss`.
-        shift: what evaluate.py wrote to shift-<name>.json, if it was asked to.
-    """
+    """A finished run."""
 
     seed: int
-    summary: Mapping[str, Any]
-    value: float | None
-    curves: Mapping[str, Curve]
-    shift: Mapping[str, Any] | None = None
+    summary: Mapping[str, Any]  # its summary.json
+    value: float | None  # the compared metric; None if the run diverged
+    curves: Mapping[str, Curve]  # by tag, such as `val/loss`
+    shift: Mapping[str, Any] | None = None  # what evaluate.py wrote to shift-<name>.json, if it was asked to
 
     @property
     def alphas(self) -> dict[str, float]:
@@ -140,17 +133,13 @@ def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) ->
 
 @dataclass(frozen=True)
 class Comparison:
-    """The grid with its finished runs, compared by one metric.
-
-    Args:
-        baseline: the swept key and value that the others are compared to; None if there is nothing to compare.
-    """
+    """The grid with its finished runs, compared by one metric."""
 
     grid: Grid
     results: Mapping[Cell, Sequence[Result]]
     metric: str
     higher_is_better: bool
-    baseline: tuple[str, str] | None
+    baseline: tuple[str, str] | None  # the swept key and value that the others are compared to, if any
 
     def values(self, cell: Cell) -> dict[int, float]:
         """Returns the metric by seed, without diverged runs."""

@@ -30,36 +30,27 @@ NORMS = {"dyt": "blue", "derf": "vermilion", "ln": "grey", "rmsnorm": "green", "
 OTHERS = ("blue", "vermilion", "green", "purple", "amber", "violet", "brown", "grey")
 INK, FAINT, RULE = (COLOURS[name][0] for name in ("ink", "faint", "rule"))
 WIDTH = 9.2  # inches of a figure as wide as the page
-STYLE: Any = {
+STYLE: dict[str, Any] = {
     "svg.fonttype": "none",  # text stays text
-    "font.family": ["sans-serif"],
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.5,
-    "text.color": INK,
     "text.parse_math": False,  # a $ is a $, as in ${optim.lr}
-    "axes.labelcolor": INK,
-    "axes.edgecolor": RULE,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "axes.labelsize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.grid.axis": "y",
-    "grid.color": RULE,
     "grid.linewidth": 0.6,
-    "xtick.color": RULE,
-    "ytick.color": RULE,
-    "xtick.labelcolor": FAINT,
-    "ytick.labelcolor": FAINT,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
     "lines.linewidth": 1.6,
     "legend.frameon": False,
     "legend.labelcolor": "linecolor",
     "figure.constrained_layout.use": True,
-    "figure.constrained_layout.h_pad": 0.06,
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
+    **dict.fromkeys(("text.color", "axes.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), RULE),
+    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), FAINT),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), 8.5),
 }
 
 
