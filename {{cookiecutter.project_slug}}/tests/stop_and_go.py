@@ -30,7 +30,7 @@ def keep(task, *_):
     if rank == 0 and task.trainer.global_step == 4 and not Path("middle").exists():
         copy(last, "middle")
 
-Task.on_train_batch_start = keep
+BaseModule.on_train_batch_start = keep
 train(compose([*sys.argv[1:], "name=whole"]))
 if rank == 0:
     shutil.copytree(run, "first")
@@ -49,7 +49,7 @@ def stop_and_go(tiny: Tiny, folder: Path, *argv: str, before: str = "", after: s
         "config": "compose, recompose",
         "train": "evaluate, train",
         "runs": "RESUMABLE, evaluable, saved_config",
-        "models.base": "Task",
+        "models.base": "BaseModule",
     }
     imports = [f"from {package}.{module} import {wanted}" for module, wanted in names.items()]
     head = ["import sys", "from pathlib import Path", f"sys.path.insert(0, {str(ROOT)!r})", *imports]

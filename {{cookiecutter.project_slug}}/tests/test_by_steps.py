@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.models.base import Task
+from {{cookiecutter.package_name}}.models.base import BaseModule
 
 from .conftest import each_family
 from .runs import Start, Tiny, load, rows
@@ -24,7 +24,7 @@ def test_validation_comes_every_so_many_steps_and_at_the_end(
     start: Start, tiny: Tiny, accumulate: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    monkeypatch.setattr(Task, "on_validation_start", lambda task: seen.append(task.trainer.global_step))
+    monkeypatch.setattr(BaseModule, "on_validation_start", lambda task: seen.append(task.trainer.global_step))
     parts = [f"data.batch_size={32 // accumulate}", f"trainer.limit_train_batches={6 * accumulate}"]
     run, values = start(*TEN_STEPS, *parts, "trainer.val_every_n_steps=4")
     assert seen == validations(run) == [4, 8, 10]

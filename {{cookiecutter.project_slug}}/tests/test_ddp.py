@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from {{cookiecutter.package_name}}.config import compose, plain
-from {{cookiecutter.package_name}}.models.base import Task
+from {{cookiecutter.package_name}}.models.base import BaseModule
 from {{cookiecutter.package_name}}.runs import RUN_DIR
-from {{cookiecutter.package_name}}.train import build_data, build_task
+from {{cookiecutter.package_name}}.train import build_data, build_module
 
 from .conftest import each_family
 from .models.test_pretrained import FEW, configured, initialised
@@ -69,19 +69,19 @@ def test_both_begin_from_the_same_trained_net(tiny: Tiny, tmp_path: Path) -> Non
     """Each fits the norms for itself, before DDP hands the first one's weights to all."""
     cfg = configured(tiny, "norm=ln", "seed=1")
     build_data(cfg)
-    old = {"config": plain(cfg), "global_step": 0, "state_dict": build_task(cfg).state_dict()}
+    old = {"config": plain(cfg), "global_step": 0, "state_dict": build_module(cfg).state_dict()}
     torch.save(old, tmp_path / "old.ckpt")
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         "import torch\n"
-        f"from {Task.__module__} import Task\n"
+        f"from {BaseModule.__module__} import BaseModule\n"
         "import train\n"
         "def keep(task, when):\n"
         "    torch.save(task.state_dict(), f'{when}{task.global_rank}.pt')\n"
-        "Task.setup = lambda task, stage: stage == 'fit' and keep(task, 'alone')\n"
-        "Task.on_train_start = lambda task: keep(task, 'wrapped')\n"
+        "BaseModule.setup = lambda task, stage: stage == 'fit' and keep(task, 'alone')\n"
+        "BaseModule.on_train_start = lambda task: keep(task, 'wrapped')\n"
         "train.main(sys.argv[1:])\n"
     )
     argv = [*tiny.argv, *ONE_STEP, "norm=dyt", f"init={tmp_path / 'old.ckpt'}", *FEW, "ema.decay=0.9"]
@@ -103,12 +103,12 @@ def test_an_error_on_one_rank_ends_both(tiny: Tiny, tmp_path: Path) -> None:
     script.write_text(
         "import os, sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        f"from {Task.__module__} import Task\n"
+        f"from {BaseModule.__module__} import BaseModule\n"
         "import train\n"
         "def fail(self, batch, batch_idx):\n"
         "    if batch_idx == 2 and self.global_rank == 1:\n"
         "        raise OSError('one bad sample')\n"
-        "Task.on_train_batch_start = fail\n"
+        "BaseModule.on_train_batch_start = fail\n"
         "train.main(sys.argv[1:])\n"
     )
     command = [sys.executable, str(script), *tiny.argv, "trainer=ddp_cpu"]

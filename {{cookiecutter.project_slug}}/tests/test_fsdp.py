@@ -19,7 +19,7 @@ from {{cookiecutter.package_name}}.config import compose, recompose
 from {{cookiecutter.package_name}}.data import base
 from {{cookiecutter.package_name}}.distributed import ShardedStrategy, shard
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.models.build import build_net
+from {{cookiecutter.package_name}}.models.build import build_model
 from {{cookiecutter.package_name}}.runs import (
     evaluable,
     last_checkpoint,
@@ -38,10 +38,10 @@ TELL = """
 import json
 
 def tell(task):
-    shapes = [(name, list(one.to_local().shape)) for name, one in task.net.named_parameters()]
+    shapes = [(name, list(one.to_local().shape)) for name, one in task.model.named_parameters()]
     Path(f"rank{task.global_rank}.json").write_text(json.dumps(dict(shapes)))
 
-Task.on_train_end = tell
+BaseModule.on_train_end = tell
 """
 
 # One process a batch less.
@@ -88,7 +88,7 @@ def test_a_process_holds_and_saves_its_part(two_processes: Path) -> None:
     parts = [json.loads((two_processes / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert len(parts[0]) > 15
     for name, one in parts[0].items():
-        rows_of_all, *rest = weights[f"net.{name}"].shape
+        rows_of_all, *rest = weights[f"model.{name}"].shape
         assert one == [(rows_of_all + 1) // 2, *rest], name
         assert parts[1][name] == [rows_of_all // 2, *rest], name
     for kind in ("best", "last"):
@@ -198,7 +198,7 @@ def test_a_damaged_checkpoint_is_refused(two_processes: Path, tmp_path: Path) ->
 def test_parts_are_drawn_as_the_whole_is(tiny: Tiny, mesh: DeviceMesh, argv: list[str]) -> None:
     """Where a net is drawn once it is in parts."""
     cfg = compose([*tiny.argv, *argv])
-    whole, part = build_net(cfg), build_net(cfg, "meta")
+    whole, part = build_model(cfg), build_model(cfg, "meta")
     shard(part, mesh, "32-true", cfg.seed)
     ours, theirs = (dict(net.named_parameters()) for net in (part, whole))
     assert ours.keys() == theirs.keys()

@@ -14,7 +14,7 @@ from {{cookiecutter.package_name}} import train as fit
 from {{cookiecutter.package_name}}.callbacks.checkpoint import LastCheckpoint
 from {{cookiecutter.package_name}}.config import compose, recompose
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.models.base import Task
+from {{cookiecutter.package_name}}.models.base import BaseModule
 from {{cookiecutter.package_name}}.runs import RESUMABLE, last_checkpoint, saved_checkpoint, saved_config
 
 from .conftest import each_family
@@ -38,12 +38,12 @@ def break_off(start: Start, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
     def begin(hook: str, call: int, *argv: str) -> Path:
         calls = count(1)
 
-        def stop(task: Task, *_: Any) -> None:
+        def stop(task: BaseModule, *_: Any) -> None:
             if next(calls) == call:
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(Task, hook, stop)
+            patch.setattr(BaseModule, hook, stop)
             with pytest.raises(SystemExit) as caught:
                 start(*argv, "name=broken-off")
         assert caught.value.code == 130
@@ -197,7 +197,7 @@ def test_a_resume_that_breaks_leaves_the_checkpoint(start: Start, monkeypatch: p
     def fail(*_: Any) -> None:
         raise RuntimeError("before training")
 
-    monkeypatch.setattr(Task, "on_fit_start", fail)
+    monkeypatch.setattr(BaseModule, "on_fit_start", fail)
     with pytest.raises(RuntimeError, match="before training"):
         start(cfg=resume(run, "trainer.max_epochs=3"))
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == last
@@ -210,7 +210,7 @@ def test_a_test_that_breaks_leaves_the_checkpoint(start: Start, monkeypatch: pyt
         raise RuntimeError("in the test")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Task, "on_test_start", fail)
+        patch.setattr(BaseModule, "on_test_start", fail)
         patch.setattr(LastCheckpoint, "_save_checkpoint", save := _counted(LastCheckpoint._save_checkpoint))
         with pytest.raises(RuntimeError, match="in the test"):
             start()

@@ -18,10 +18,10 @@ from {{cookiecutter.package_name}} import train as fit
 from {{cookiecutter.package_name}}.callbacks.divergence import Divergence
 from {{cookiecutter.package_name}}.config import compose, groups, plain, recompose
 from {{cookiecutter.package_name}}.errors import Diverged, UsageError
-from {{cookiecutter.package_name}}.models.base import Task
+from {{cookiecutter.package_name}}.models.base import BaseModule
 from {{cookiecutter.package_name}}.norms import names
 from {{cookiecutter.package_name}}.runs import RUN_DIR, saved_checkpoint
-from {{cookiecutter.package_name}}.train import build_net
+from {{cookiecutter.package_name}}.train import build_model
 
 from .conftest import FAMILIES, each_family
 from .runs import ROOT, Start, Tiny, load, rows, scalars
@@ -69,7 +69,7 @@ def test_checkpoints_are_plain_and_say_how_they_were_made(start: Start, tiny: Ti
     checkpoint = load(run / "checkpoints" / "last.ckpt")
     assert checkpoint["config"] == plain(compose([*tiny.argv, "ema.decay=0.9", f"runs={run.parent}"]))
     keys = set(checkpoint["state_dict"])
-    assert {f"{net}.{norm}.alpha" for net in ("net", "ema") for norm in tiny.norms} <= keys
+    assert {f"{net}.{norm}.alpha" for net in ("model", "ema") for norm in tiny.norms} <= keys
     assert not [key for key in keys if "_orig_mod" in key]
 
 
@@ -84,7 +84,7 @@ def test_alpha_of_every_layer_is_in_the_events(start: Start, tiny: Tiny) -> None
     assert steps == [0, 4, 8, 12], "every 4 steps, and at the end"
     last = load(run / "checkpoints" / "last.ckpt")["state_dict"]
     for layer, name in zip(layers, tiny.norms, strict=True):
-        assert found[f"alpha/{layer}"][-1][1] == pytest.approx(last[f"net.{name}.alpha"].item())
+        assert found[f"alpha/{layer}"][-1][1] == pytest.approx(last[f"model.{name}.alpha"].item())
     assert {f"{stage}/{metric}" for stage in ("val", "test") for metric in tiny.metrics} <= set(found)
     assert {"train/loss", "train/grad_norm", "lr", f"throughput/{tiny.unit}_per_second"} <= set(found)
 
@@ -128,12 +128,12 @@ def test_the_logged_rate_is_the_one_that_was_used(start: Start) -> None:
 def test_gradient_norm_is_clipped(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def look(task: Task, optimizer: torch.optim.Optimizer) -> None:
-        gradients = [p.grad.norm() for p in task.net.parameters() if p.grad is not None]
+    def look(task: BaseModule, optimizer: torch.optim.Optimizer) -> None:
+        gradients = [p.grad.norm() for p in task.model.parameters() if p.grad is not None]
         if gradients:  # there are none before the first backward
             seen.append(torch.stack(gradients).norm().item())
 
-    monkeypatch.setattr(Task, "on_before_zero_grad", look)
+    monkeypatch.setattr(BaseModule, "on_before_zero_grad", look)
     run, _ = start("optim.clip_norm=0.1", "trainer.max_epochs=1")
     logged = [value for _, tag, value in rows(run) if tag == "train/grad_norm"]
     assert max(seen) == pytest.approx(0.1, rel=1e-3)
@@ -148,16 +148,16 @@ def test_the_average_of_the_net_by_the_formula(
     start: Start, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = compose([*tiny.argv, "ema.decay=0.6", "trainer.max_epochs=1", f"runs={tmp_path}"])
-    net = build_net(cfg)
+    net = build_model(cfg)
     name = a_matrix(net)
     history: list[torch.Tensor] = []
-    step = Task.optimizer_step
+    step = BaseModule.optimizer_step
 
-    def record(task: Task, *args: Any, **kwargs: Any) -> None:
+    def record(task: BaseModule, *args: Any, **kwargs: Any) -> None:
         step(task, *args, **kwargs)
-        history.append(task.net.get_parameter(name).detach().clone())
+        history.append(task.model.get_parameter(name).detach().clone())
 
-    monkeypatch.setattr(Task, "optimizer_step", record)
+    monkeypatch.setattr(BaseModule, "optimizer_step", record)
     run, _ = start(cfg=cfg)
     average = net.get_parameter(name).detach()
     for n, weight in enumerate(history, start=1):
@@ -245,7 +245,8 @@ def test_a_compiled_net_trains_and_keeps_its_names(start: Start, monkeypatch: py
 def test_sixteen_bits_keep_alpha_in_thirty_two(start: Start, tiny: Tiny, precision: str) -> None:
     run, _ = start(f"trainer.precision={precision}", "ema.decay=0.0", "trainer.max_epochs=1")
     weights = load(run / "checkpoints" / "last.ckpt")["state_dict"]
-    matrix, alpha = weights[f"net.{a_matrix(build_net(compose(tiny.argv)))}"], weights[f"net.{tiny.norms[-1]}.alpha"]
+    matrix = weights[f"model.{a_matrix(build_model(compose(tiny.argv)))}"]
+    alpha = weights[f"model.{tiny.norms[-1]}.alpha"]
     assert matrix.dtype == (torch.bfloat16 if precision == "bf16-true" else torch.float32)
     assert alpha.dtype == torch.float32
     assert not torch.equal(alpha, alpha.bfloat16().float())

@@ -78,7 +78,7 @@ class EqualForwards(L.Callback):
         if batch_idx + 1 == self._mine:
             with trainer.strategy.precision_plugin.forward_context():
                 for _ in range(self._most - self._mine):
-                    pl_module.eval_net(*pl_module.watched_inputs(batch))  # type: ignore[operator]
+                    pl_module.eval_model(*pl_module.hook_inputs(batch))  # type: ignore[operator]
 
     on_test_batch_end = on_validation_batch_end
 
@@ -129,7 +129,7 @@ def _narrow_weights(net: nn.Module) -> MixedPrecisionPolicy:
     )
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor of which every process holds a part; all of them must ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 

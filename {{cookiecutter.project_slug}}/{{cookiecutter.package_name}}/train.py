@@ -30,8 +30,8 @@ from .distributed import EqualForwards, ShardedStrategy, check_shardable, device
 from .errors import Diverged, UsageError, require
 from .loggers import build_loggers
 from .models import get_family
-from .models.base import Task
-from .models.build import build_net
+from .models.base import BaseModule
+from .models.build import build_model
 from .models.pretrained import initialise_
 from .runs import Run, best_checkpoint, load_checkpoint, open_run, peak_memory_bytes, write_summary
 
@@ -53,9 +53,9 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
     data.check_trainable(cfg.data.total_batch_size // data.batch_size)  # and before a net for a context of millions
     for split in data.sizes:
         _check_limit(cfg, data, split)
-    task = build_task(cfg, training_device(cfg))
+    task = build_module(cfg, training_device(cfg))
     try:
-        select_layers(cfg.monitor.curves, named_norms(task.net))
+        select_layers(cfg.monitor.curves, named_norms(task.model))
     except ValueError as error:
         raise UsageError(f"monitor.curves={cfg.monitor.curves}: {error}") from error
     with open_run(cfg) as run:
@@ -82,7 +82,7 @@ def evaluate(cfg: DictConfig, checkpoint: Path, split: str) -> dict[str, float]:
     return metrics
 
 
-def restored(cfg: DictConfig, checkpoint: Path, split: str) -> tuple[DataModule, Task]:
+def restored(cfg: DictConfig, checkpoint: Path, split: str) -> tuple[DataModule, BaseModule]:
     """The data of `cfg`, and the task with a checkpoint's weights.
 
     Raises:
@@ -96,7 +96,7 @@ def restored(cfg: DictConfig, checkpoint: Path, split: str) -> tuple[DataModule,
     for key, found in data.found.items():
         was = trained_on.get(key, found)
         require(found == was, f"data: the net was trained on {key}={was}, and these have {key}={found}")
-    task = build_task(cfg)
+    task = build_module(cfg)
     data.prepare_data()
     _check_limit(cfg, data, split)
     try:
@@ -106,7 +106,7 @@ def restored(cfg: DictConfig, checkpoint: Path, split: str) -> tuple[DataModule,
     return data, task
 
 
-def measured(trainer: L.Trainer, task: Task, data: DataModule, split: str) -> dict[str, float]:
+def measured(trainer: L.Trainer, task: BaseModule, data: DataModule, split: str) -> dict[str, float]:
     """The metrics of `task` on a split of `data`, by their tags.
 
     Raises:
@@ -124,9 +124,9 @@ def _check_limit(cfg: DictConfig, data: DataModule, split: str) -> None:
     data.check_limit(split, cfg.trainer[f"limit_{split}_batches"], process_count(cfg.trainer), batches)
 
 
-def _train(cfg: DictConfig, run: Run, data: DataModule, task: Task) -> dict[str, Any]:
-    meta_net = partial(build_net, cfg, "meta")
-    throughput = Throughput(cfg.data.total_batch_size, task.unit, task.units_per_sample, meta_net)
+def _train(cfg: DictConfig, run: Run, data: DataModule, task: BaseModule) -> dict[str, Any]:
+    meta_model = partial(build_model, cfg, "meta")
+    throughput = Throughput(cfg.data.total_batch_size, task.unit, task.units_per_sample, meta_model)
     terminal = sys.stdout.isatty()
     every = cfg.save_every_n_steps
     resumed_step = None if run.checkpoint is None else load_checkpoint(run.checkpoint)["global_step"]
@@ -176,13 +176,13 @@ def _train(cfg: DictConfig, run: Run, data: DataModule, task: Task) -> dict[str,
     return values
 
 
-def _reached(trainer: L.Trainer, task: Task, throughput: Throughput) -> dict[str, Any]:
+def _reached(trainer: L.Trainer, task: BaseModule, throughput: Throughput) -> dict[str, Any]:
     return _metrics(trainer) | {
         "steps": trainer.global_step,
         "epochs": round(trainer.global_step * trainer.accumulate_grad_batches / trainer.num_training_batches, 3),
         "seconds": throughput.seconds,
         **throughput.overall(),
-        "parameters": sum(parameter.numel() for parameter in task.net.parameters()),
+        "parameters": sum(parameter.numel() for parameter in task.model.parameters()),
         "peak_memory_bytes": peak_memory_bytes(),
     }
 
@@ -206,8 +206,8 @@ def build_data(cfg: DictConfig) -> DataModule:
     return data
 
 
-def build_task(cfg: DictConfig, device: torch.device | str | None = None) -> Task:
-    net = build_net(cfg, device)
+def build_module(cfg: DictConfig, device: torch.device | str | None = None) -> BaseModule:
+    net = build_model(cfg, device)
     if cfg.trainer.strategy == "fsdp":
         check_shardable(net, cfg.trainer.precision)
     return get_family(cfg.task.name).build_module(

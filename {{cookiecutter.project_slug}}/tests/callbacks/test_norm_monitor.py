@@ -13,9 +13,9 @@ from {{cookiecutter.package_name}}.callbacks.norm_monitor import (
     named_norms,
 )
 from {{cookiecutter.package_name}}.config import compose
-from {{cookiecutter.package_name}}.models.base import Task
+from {{cookiecutter.package_name}}.models.base import BaseModule
 from {{cookiecutter.package_name}}.norms import SITES, make_norm
-from {{cookiecutter.package_name}}.train import build_data, build_task
+from {{cookiecutter.package_name}}.train import build_data, build_module
 
 from ..conftest import each_family
 from ..runs import Start, Tiny, load, rows, scalars
@@ -71,9 +71,9 @@ def test_norms_without_alpha_have_no_saturation() -> None:
 def net_and_inputs(tiny: Tiny, *argv: str) -> tuple[nn.Module, list[torch.Tensor]]:
     cfg = compose([*tiny.argv, *argv])
     data = build_data(cfg)
-    task = build_task(cfg)
+    task = build_module(cfg)
     data.prepare_data()
-    return task.net, [tensor[:4] for tensor in task.net_inputs(next(iter(data.train_dataloader())))]
+    return task.model, [tensor[:4] for tensor in task.model_inputs(next(iter(data.train_dataloader())))]
 
 
 def test_looking_changes_nothing(tiny: Tiny) -> None:
@@ -128,14 +128,14 @@ def test_correlation_is_pearsons_of_the_logarithms(start: Start, tiny: Tiny) -> 
 def test_gradients_of_alpha_are_those_of_the_step(start: Start, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of both batches that it accumulates over, before they are clipped."""
     seen = {}
-    clip = Task.configure_gradient_clipping
+    clip = BaseModule.configure_gradient_clipping
 
-    def watch(task: Task, *args: Any, **kwargs: Any) -> None:
-        alpha = task.net.get_submodule(tiny.norms[1]).alpha
+    def watch(task: BaseModule, *args: Any, **kwargs: Any) -> None:
+        alpha = task.model.get_submodule(tiny.norms[1]).alpha
         seen[task.trainer.global_step] = abs(alpha.grad.item())
         clip(task, *args, **kwargs)
 
-    monkeypatch.setattr(Task, "configure_gradient_clipping", watch)
+    monkeypatch.setattr(BaseModule, "configure_gradient_clipping", watch)
     argv = ["data.batch_size=16", "trainer.limit_train_batches=12", "trainer.max_epochs=1"]
     run, _ = start(*argv, "optim.clip_norm=0.01", "ema.decay=0.9")
     logged = scalars(run)[f"alpha_grad/01_{tiny.norms[1]}"]

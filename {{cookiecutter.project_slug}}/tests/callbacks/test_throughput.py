@@ -11,7 +11,7 @@ from {{cookiecutter.package_name}}.callbacks import throughput
 from {{cookiecutter.package_name}}.callbacks.flops import peak_rate, training_flops
 from {{cookiecutter.package_name}}.callbacks.throughput import Throughput
 from {{cookiecutter.package_name}}.config import compose, plain
-from {{cookiecutter.package_name}}.models.base import Task
+from {{cookiecutter.package_name}}.models.base import BaseModule
 
 
 class Clock:
@@ -29,8 +29,8 @@ class Log:
         self.rows.append((step, metrics))
 
 
-class LinearTask(Task):
-    def net_inputs(self, batch: Tensor) -> tuple[Tensor]:
+class LinearModule(BaseModule):
+    def model_inputs(self, batch: Tensor) -> tuple[Tensor]:
         return (batch,)
 
 
@@ -56,9 +56,9 @@ def trainer(by_steps: bool) -> Any:
     )
 
 
-def task() -> LinearTask:
+def task() -> LinearModule:
     cfg = compose([])
-    return LinearTask(nn.Linear(4, 2, bias=False), plain(cfg.optim), plain(cfg.schedule))
+    return LinearModule(nn.Linear(4, 2, bias=False), plain(cfg.optim), plain(cfg.schedule))
 
 
 def train(callback: Throughput, run: Any, clock: Clock, steps: int, seconds: float) -> None:

@@ -11,12 +11,12 @@ from torch import nn
 
 from {{cookiecutter.package_name}}.config import compose, plain, recompose
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.models.base import Task
+from {{cookiecutter.package_name}}.models.base import BaseModule
 from {{cookiecutter.package_name}}.models.pretrained import initialise_
 from {{cookiecutter.package_name}}.norms import PointwiseNorm
 from {{cookiecutter.package_name}}.norms.transfer import Distance
 from {{cookiecutter.package_name}}.runs import evaluable, saved_checkpoint
-from {{cookiecutter.package_name}}.train import build_data, build_task, evaluate
+from {{cookiecutter.package_name}}.train import build_data, build_module, evaluate
 
 from ..conftest import each_family
 from ..runs import Start, Tiny
@@ -37,7 +37,7 @@ def old(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dic
     """A checkpoint under LayerNorm with a moving average, and the weights of that."""
     cfg = configured(tiny, "norm=ln", "ema.decay=0.9", "seed=1")
     build_data(cfg)
-    task = build_task(cfg)
+    task = build_module(cfg)
     assert task.ema is not None
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -48,16 +48,16 @@ def old(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dic
     return file, task.ema.state_dict()
 
 
-def initialised(cfg: DictConfig) -> tuple[Task, dict[str, Distance]]:
+def initialised(cfg: DictConfig) -> tuple[BaseModule, dict[str, Distance]]:
     data = build_data(cfg)
-    task = build_task(cfg)
+    task = build_module(cfg)
     return task, initialise_(task, cfg, data)
 
 
 @each_family
 def test_the_same_norm_is_the_same_net(tiny: Tiny, old: tuple[Path, dict[str, Any]]) -> None:
     task, distances = initialised(configured(tiny, "norm=ln", f"init={old[0]}", "ema.decay=0.9"))
-    for net in (task.net, task.ema):
+    for net in (task.model, task.ema):
         assert isinstance(net, nn.Module)
         state = net.state_dict()
         assert state.keys() == old[1].keys()
@@ -78,15 +78,15 @@ def test_calibrated_norms_are_nearer(
     printed = capsys.readouterr().out
     assert f"init      the weights of {old[0]}, {len(tiny.norms)} norms replaced\n" in printed
     assert f"calibrated norms: outputs off by {distances['calibrated'].relative:.1%}" in printed
-    for name, tensor in task.net.state_dict().items():
+    for name, tensor in task.model.state_dict().items():
         layer = name.rpartition(".")[0]
         if layer not in tiny.norms:
             assert torch.equal(tensor, old[1][name]), name
     assert task.ema is not None
     averages = task.ema.state_dict()
-    assert all(torch.equal(tensor, averages[name]) for name, tensor in task.net.state_dict().items())
+    assert all(torch.equal(tensor, averages[name]) for name, tensor in task.model.state_dict().items())
     again, _ = initialised(compose([*argv, f"init.weights={old[0]}"]))
-    assert all(torch.equal(tensor, averages[name]) for name, tensor in again.net.state_dict().items())
+    assert all(torch.equal(tensor, averages[name]) for name, tensor in again.model.state_dict().items())
 
 
 @each_family
@@ -94,13 +94,13 @@ def test_norms_of_queries_and_keys(tiny: Tiny, old: tuple[Path, dict[str, Any]],
     cfg = configured(tiny, "norm=rmsnorm", "seed=1")
     cfg.model.qk_norm = True
     build_data(cfg)
-    task = build_task(cfg)
+    task = build_module(cfg)
     file = tmp_path / "qk.ckpt"
     torch.save({"config": plain(cfg), "global_step": 0, "state_dict": task.state_dict()}, file)
     new = compose([*tiny.argv, *FEW, "norm=dyt", "model.qk_norm=true", f"init={file}"])
     calibrated, distances = initialised(new)
     assert distances["calibrated"].relative < distances["fresh"].relative
-    heads = [norm for name, norm in calibrated.net.named_modules() if re.search(r"\.[qk]_norm$", name)]
+    heads = [norm for name, norm in calibrated.model.named_modules() if re.search(r"\.[qk]_norm$", name)]
     assert len(heads) == 4
     assert all(isinstance(norm, PointwiseNorm) and norm.alpha.item() != 0.5 for norm in heads)
     with pytest.raises(UsageError, match="q_norm"):
@@ -112,8 +112,8 @@ def test_fresh_norms_start_as_they_do(tiny: Tiny, old: tuple[Path, dict[str, Any
     cfg = compose([*tiny.argv, "norm=dyt", f"init={old[0]}", "init.norms=fresh"])
     task, distances = initialised(cfg)
     assert list(distances) == ["fresh"]
-    untouched = build_task(cfg).net.state_dict()
-    for name, tensor in task.net.state_dict().items():
+    untouched = build_module(cfg).model.state_dict()
+    for name, tensor in task.model.state_dict().items():
         layer = name.rpartition(".")[0]
         assert torch.equal(tensor, untouched[name] if layer in tiny.norms else old[1][name]), name
 

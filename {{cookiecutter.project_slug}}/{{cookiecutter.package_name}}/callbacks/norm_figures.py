@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import Diverged, did_you_mean
 from ..figures import CLOUDS, Cloud, draw, fit_tanh, save_clouds
 from ..loggers import log_image, read_metrics
-from ..models.base import Task
+from ..models.base import BaseModule
 from ..norms import PointwiseNorm
 from .norm_monitor import NormMonitor, forward_with_hooks, labels, log, saturated
 
@@ -65,12 +65,12 @@ class NormFigures(L.Callback):
             self._draw(trainer, pl_module, None)
 
     def _draw(self, trainer: L.Trainer, task: L.LightningModule, batch: Any) -> None:
-        assert isinstance(task, Task)
+        assert isinstance(task, BaseModule)
         self._drawn = trainer.global_step
         if batch is not None and (layers := select_layers(self.curves, self.monitor.layers)):
             # all ranks run the model, since under FSDP none can alone
             with trainer.strategy.precision_plugin.forward_context():
-                clouds = capture(task.net, self.monitor.inputs(task, batch), layers if trainer.is_global_zero else [])
+                clouds = capture(task.model, self.monitor.inputs(task, batch), layers if trainer.is_global_zero else [])
             self._save(trainer, clouds)
         if trainer.is_global_zero:
             self._chart(trainer)

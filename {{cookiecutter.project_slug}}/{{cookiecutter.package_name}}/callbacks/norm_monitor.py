@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..distributed import whole
-from ..models.base import Task
+from ..distributed import full_tensor
+from ..models.base import BaseModule
 from ..norms import PointwiseNorm, is_norm
 from ..utils import evaluating
 from .norm_warnings import NormWarnings, of_layers
@@ -69,8 +69,8 @@ class NormMonitor(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         if self.step == trainer.global_step:
-            assert isinstance(pl_module, Task)
-            values = gradient_values(pl_module.net, self.layers)
+            assert isinstance(pl_module, BaseModule)
+            values = gradient_values(pl_module.model, self.layers)
             log(trainer, values)
             self._warn(trainer, self.warnings.of_gradients(values))
 
@@ -87,25 +87,25 @@ class NormMonitor(L.Callback):
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.batch = None
 
-    def inputs(self, task: Task, batch: Any) -> list[Any]:
+    def inputs(self, task: BaseModule, batch: Any) -> list[Any]:
         """Returns the model's inputs for the first samples of `batch`."""
-        return [x[: self.samples] if isinstance(x, Tensor) else x for x in task.watched_inputs(batch)]
+        return [x[: self.samples] if isinstance(x, Tensor) else x for x in task.hook_inputs(batch)]
 
     def _observe(self, trainer: L.Trainer, task: L.LightningModule, batch: Any) -> None:
         """Logs everything but gradients; without a batch (a run that resumes after its last step) the scalars only."""
-        assert isinstance(task, Task)
+        assert isinstance(task, BaseModule)
         inputs: dict[str, float] = {}
         if batch is not None:
             with trainer.strategy.precision_plugin.forward_context():
-                sums = input_sums(task.net, self.inputs(task, batch))
+                sums = input_sums(task.model, self.inputs(task, batch))
             if not sums:
                 return
             rows = trainer.strategy.reduce(torch.stack(list(sums.values())), reduce_op="sum")
-            norms = set(named_norms(task.net))
+            norms = set(named_norms(task.model))
             self.layers = [name for name in sums if name in norms]
             inputs = input_values(self.layers, dict(zip(sums, rows.tolist(), strict=True)))
         self.step = trainer.global_step
-        values = scalar_values(task.net, self.layers) | inputs
+        values = scalar_values(task.model, self.layers) | inputs
         r = correlation(of_layers("alpha", values), of_layers("inverse_std", values))
         log(trainer, values if r is None else values | {"alpha_vs_inverse_std/correlation": r})
         self._warn(trainer, self.warnings.of_values(self.step, values))
@@ -218,7 +218,7 @@ def _scalars(model: nn.Module, layers: Sequence[str]) -> Iterator[tuple[str, nn.
 def _numbers(scalars: Mapping[str, Tensor]) -> dict[str, float]:
     if not scalars:
         return {}
-    return dict(zip(scalars, torch.cat([whole(scalar) for scalar in scalars.values()]).tolist(), strict=True))
+    return dict(zip(scalars, torch.cat([full_tensor(scalar) for scalar in scalars.values()]).tolist(), strict=True))
 
 
 def named_norms(model: nn.Module) -> list[str]:

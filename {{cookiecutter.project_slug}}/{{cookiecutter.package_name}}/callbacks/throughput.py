@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 from torch import nn
 
-from ..models.base import Task
+from ..models.base import BaseModule
 from .flops import peak_rate, training_flops
 
 
@@ -28,7 +28,7 @@ class Throughput(L.Callback):
         samples_per_step: of all devices, and of all batches that gradients accumulate over.
         unit: what is counted, "samples" or "tokens".
         units_per_sample: 1, or the tokens of a sample.
-        meta_net: builds the net on the "meta" device, to count its FLOPs.
+        meta_model: builds the net on the "meta" device, to count its FLOPs.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class Throughput(L.Callback):
         samples_per_step: int,
         unit: str = "samples",
         units_per_sample: int = 1,
-        meta_net: Callable[[], nn.Module] | None = None,
+        meta_model: Callable[[], nn.Module] | None = None,
     ) -> None:
         self.samples_per_step, self.unit, self.units_per_sample = samples_per_step, unit, units_per_sample
-        self.meta_net = meta_net
+        self.meta_model = meta_model
         self.units, self.training_seconds, self.seconds = 0, 0.0, 0.0
         self.rates: dict[str, float] = {}  # the last that were logged
         self._reported = (0, 0.0)  # units and training_seconds at that time
@@ -107,10 +107,10 @@ class Throughput(L.Callback):
     def _measure(self, trainer: L.Trainer, task: L.LightningModule, batch: Any) -> float:
         """MFU of one unit a second, or 0."""
         peak = peak_rate(trainer.strategy.root_device, str(trainer.precision))
-        if peak is None or self.meta_net is None:
+        if peak is None or self.meta_model is None:
             return 0.0
-        assert isinstance(task, Task)
-        flops = training_flops(self.meta_net(), task.net_inputs(batch)) / self.units_per_sample
+        assert isinstance(task, BaseModule)
+        flops = training_flops(self.meta_model(), task.model_inputs(batch)) / self.units_per_sample
         return flops / (trainer.world_size * peak)
 
     def _tick(self) -> float:

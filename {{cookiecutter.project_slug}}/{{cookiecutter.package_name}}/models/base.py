@@ -9,17 +9,17 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from ..distributed import shard, whole
+from ..distributed import full_tensor, shard
 from ..errors import UsageError
 from .mean import Mean
 from .optim import SCHEDULES, lr_factor, parameter_groups
 
 
-class Task(L.LightningModule):
-    """A net with its objective. Subclasses write `training_step`, `evaluate_batch`, the metrics and `net_inputs`.
+class BaseModule(L.LightningModule):
+    """A net with its objective. Subclasses write `training_step`, `evaluate_batch`, the metrics and `model_inputs`.
 
     Args:
-        net: the network; `self.net` is what trains, `self.eval_net` what is validated, tested and sampled from.
+        net: the network; `self.model` is what trains, `self.eval_model` what is validated, tested and sampled from.
         optim: section `optim` of the config.
         schedule: section `schedule`.
         ema_decay: of an exponential moving average of the net's parameters and buffers, kept after every optimiser
@@ -44,26 +44,26 @@ class Task(L.LightningModule):
     ) -> None:
         super().__init__()
         _check(optim, schedule, ema_decay)
-        self.net = net
+        self.model = net
         self.ema = copy.deepcopy(net).requires_grad_(False) if ema_decay else None
         self.optim, self.schedule, self.ema_decay = dict(optim), dict(schedule), ema_decay
         self.compiled, self.seed = compile, seed
         self._losses = nn.ModuleDict({stage: Mean() for stage in ("val", "test")})
 
     @property
-    def eval_net(self) -> nn.Module:
-        return self.net if self.ema is None else self.ema
+    def eval_model(self) -> nn.Module:
+        return self.model if self.ema is None else self.ema
 
-    def net_inputs(self, batch: Any) -> tuple[Any, ...]:
+    def model_inputs(self, batch: Any) -> tuple[Any, ...]:
         """What the net is called with for this batch, for its outputs."""
         raise NotImplementedError
 
-    def watched_inputs(self, batch: Any) -> tuple[Any, ...]:
+    def hook_inputs(self, batch: Any) -> tuple[Any, ...]:
         """The same for those who look at its layers alone, where that takes less memory."""
-        return self.net_inputs(batch)
+        return self.model_inputs(batch)
 
     def evaluate_batch(self, stage: str, batch: Any, batch_idx: int) -> None:
-        """What validation ("val") and test ("test") measure of `eval_net`."""
+        """What validation ("val") and test ("test") measure of `eval_model`."""
         raise NotImplementedError
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -81,7 +81,7 @@ class Task(L.LightningModule):
 
         All before DDP wraps. Lightning calls this for every stage: what is done already stays.
         """
-        for net in dict.fromkeys((self.net, self.eval_net)):
+        for net in dict.fromkeys((self.model, self.eval_model)):
             if self.compiled:
                 compile_parts(self.compiled_parts(net))
             if self.device_mesh is not None:
@@ -106,8 +106,9 @@ class Task(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
     def make_optimizer(self, fused: bool) -> torch.optim.Optimizer:
-        groups = parameter_groups(self.net, self.optim["lr"], self.optim["weight_decay"], self.optim["alpha_lr_factor"])
-        return torch.optim.AdamW(groups, betas=tuple(self.optim["betas"]), fused=fused)
+        optim = self.optim
+        groups = parameter_groups(self.model, optim["lr"], optim["weight_decay"], optim["alpha_lr_factor"])
+        return torch.optim.AdamW(groups, betas=tuple(optim["betas"]), fused=fused)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         if self.logs_this_step:  # not by self.log, which copies a number to the device
@@ -116,17 +117,17 @@ class Task(L.LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clips the norm of all gradients to `optim.clip_norm` (0: not at all), and logs what it was before."""
-        gradients = [parameter.grad for parameter in self.net.parameters() if parameter.grad is not None]
-        norm = whole(nn.utils.get_total_norm(gradients))
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = full_tensor(nn.utils.get_total_norm(gradients))
         if self.optim["clip_norm"]:
-            nn.utils.clip_grads_with_norm_(self.net.parameters(), self.optim["clip_norm"], norm)
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), self.optim["clip_norm"], norm)
         self.log("train/grad_norm", norm)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         if self.ema is not None:
             step = self.trainer.global_step + 1  # counted once this hook returns
-            update_average(self.ema, self.net, min(self.ema_decay, (1 + step) / (10 + step)))
+            update_average(self.ema, self.model, min(self.ema_decay, (1 + step) / (10 + step)))
 
     def _may_fuse(self) -> bool:
         """Fused AdamW unscales fp16 gradients itself, after the clipping that should see them unscaled."""

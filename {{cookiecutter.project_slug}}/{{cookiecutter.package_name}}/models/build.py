@@ -16,7 +16,7 @@ from . import get_family
 DTYPES = {"64": torch.float64, "bf16": torch.bfloat16, "16": torch.float16}
 
 
-def build_net(cfg: DictConfig, device: torch.device | str | None = None) -> nn.Module:
+def build_model(cfg: DictConfig, device: torch.device | str | None = None) -> nn.Module:
     """The network, drawn from the run's seed; on the "meta" device it takes no memory.
 
     Raises:
@@ -32,15 +32,15 @@ def build_net(cfg: DictConfig, device: torch.device | str | None = None) -> nn.M
     return net
 
 
-def trained_net(cfg: DictConfig, checkpoint: Path) -> nn.Module:
+def trained_model(cfg: DictConfig, checkpoint: Path) -> nn.Module:
     """The network of a checkpoint as its run validated it, the moving average where it has one, in eval mode.
 
     Raises:
         UsageError: the weights do not fit.
     """
-    net = build_net(cfg)
+    net = build_model(cfg)
     weights = load_checkpoint(checkpoint, "cpu")["state_dict"]
-    ours = "ema." if any(name.startswith("ema.") for name in weights) else "net."
+    ours = "ema." if any(name.startswith("ema.") for name in weights) else "model."
     try:
         net.load_state_dict({name.removeprefix(ours): one for name, one in weights.items() if name.startswith(ours)})
     except RuntimeError as error:

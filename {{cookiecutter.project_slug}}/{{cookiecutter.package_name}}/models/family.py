@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import Tensor, nn
 
-    from .base import Task
+    from .base import BaseModule
 
 Options = Mapping[str, tuple[Any, str]]  # by key: the default, whose type is the key's type, and a comment
 
@@ -43,7 +43,7 @@ class Family:
 
     name: str
     build_model: Callable[..., nn.Module]
-    build_module: Callable[..., Task]
+    build_module: Callable[..., BaseModule]
     example_batch: Callable[[DictConfig, int], tuple[Tensor, Tensor]]
     example_data: Sequence[str]
     example_samples: int

@@ -17,15 +17,15 @@ from ..norms.transfer import Distance, Inputs, copy_, distance, fit_norms_, stan
 from ..runs import saved_checkpoint
 from ..utils import evaluating
 from . import get_family
-from .base import Task
-from .build import trained_net
+from .base import BaseModule
+from .build import trained_model
 
 NORMS = ("calibrated", "fresh")
 SAME = 1e-3  # relative difference of outputs that rounding may make
 
 
 @torch.no_grad()
-def initialise_(task: Task, cfg: DictConfig, data: DataModule) -> dict[str, Distance]:
+def initialise_(task: BaseModule, cfg: DictConfig, data: DataModule) -> dict[str, Distance]:
     """Gives the net of `task` the weights that `init.weights` names, and prints how far from them it is then.
 
     Norms that are the same are copied, others fitted or left as they start. Every device does all of it by itself, on
@@ -41,12 +41,12 @@ def initialise_(task: Task, cfg: DictConfig, data: DataModule) -> dict[str, Dist
     require(how in NORMS, f"init.norms={how}: choose {' or '.join(NORMS)}")
     require(cfg.init.samples >= 1, f"init.samples={cfg.init.samples}: expected at least 1")
     old, hint = source(weights, cfg)
-    norms, anew = copy_(task.net, old, get_family(cfg.task.name).resized, f"init.weights={weights}: ", hint)
-    fits = how == "fresh" or all(isinstance(task.net.get_submodule(name), PointwiseNorm) for name in norms)
+    norms, anew = copy_(task.model, old, get_family(cfg.task.name).resized, f"init.weights={weights}: ", hint)
+    fits = how == "fresh" or all(isinstance(task.model.get_submodule(name), PointwiseNorm) for name in norms)
     require(fits, f"init.norms=calibrated: it fits point-wise norms, and norm={cfg.norm.name} is none; take fresh")
 
     device = this_device(cfg.trainer)
-    net, old = task.net.to(device), old.to(device)
+    net, old = task.model.to(device), old.to(device)
     seen = _inputs(task, data, "train", cfg.init.samples, device)
     unseen = _inputs(task, data, "val", cfg.init.samples, device) if data.sizes["val"] else seen
     batches = list(zip(*(one.split(data.batch_size) for one in unseen), strict=True))
@@ -85,7 +85,7 @@ def source(weights: str, cfg: DictConfig) -> tuple[nn.Module, str]:
         require(theirs == family, f"init.weights={weights}: it is of task={theirs}, and this is task={family}")
         other = [f"model.{key}={shown(value)}" for key, value in config["model"].items() if model.get(key) != value]
         hint = f"; it was trained with {' '.join(other)}" if other else ""
-        return trained_net(recompose(config, [], anew=(), free=()), file), hint
+        return trained_model(recompose(config, [], anew=(), free=()), file), hint
     pretrained = get_family(family).pretrained
     if pretrained is None:
         raise UsageError(f"init.weights={weights}: there is no run and no checkpoint")
@@ -95,5 +95,5 @@ def source(weights: str, cfg: DictConfig) -> tuple[nn.Module, str]:
         raise UsageError(f"init.weights={weights}: {error}") from error
 
 
-def _inputs(task: Task, data: DataModule, split: str, number: int, device: torch.device) -> Inputs:
-    return tuple(one.to(device) for one in task.net_inputs(data.some(split, number)))
+def _inputs(task: BaseModule, data: DataModule, split: str, number: int, device: torch.device) -> Inputs:
+    return tuple(one.to(device) for one in task.model_inputs(data.some(split, number)))

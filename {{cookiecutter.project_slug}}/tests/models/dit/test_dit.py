@@ -9,7 +9,7 @@ from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
 
 from {{cookiecutter.package_name}}.config import compose
-from {{cookiecutter.package_name}}.models.build import build_net
+from {{cookiecutter.package_name}}.models.build import build_model
 from {{cookiecutter.package_name}}.models.dit.model import DiT
 from {{cookiecutter.package_name}}.norms import names
 
@@ -17,7 +17,7 @@ SMALL = ["task=dit", "data.num_classes=10", "model.embed_dim=64", "model.depth=2
 
 
 def make(*argv: str, device: str | None = None) -> DiT:
-    net = build_net(compose([*SMALL, *argv]), device)
+    net = build_model(compose([*SMALL, *argv]), device)
     assert isinstance(net, DiT)
     return net
 

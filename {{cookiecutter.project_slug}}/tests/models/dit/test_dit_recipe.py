@@ -3,7 +3,7 @@
 import pytest
 
 from {{cookiecutter.package_name}}.config import compose, plain
-from {{cookiecutter.package_name}}.models.build import build_net
+from {{cookiecutter.package_name}}.models.build import build_model
 
 LATENTS = ["data=latents", "data.img_size=32", "data.in_chans=4", "data.num_classes=1000"]
 SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1152, 28, 16)}  # width, depth, heads
@@ -27,7 +27,7 @@ def test_the_sizes_of_the_paper(size: str, patch: int) -> None:
     width, depth, heads = SIZES[size]
     assert (cfg.model.embed_dim, cfg.model.depth, cfg.model.num_heads) == (width, depth, heads)
     assert (cfg.model.outputs, cfg.model.init) == (2, "dit")
-    net = build_net(cfg, "meta")
+    net = build_model(cfg, "meta")
     assert sum(parameter.numel() for parameter in net.parameters()) == counted(width, depth, patch)
     if patch == 2:
         positions = (32 // patch) ** 2 * width  # a parameter in the reference, though never trained; a buffer here

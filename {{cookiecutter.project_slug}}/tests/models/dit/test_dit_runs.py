@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from {{cookiecutter.package_name}}.config import compose
-from {{cookiecutter.package_name}}.models.dit.module import BINS, DiTTask, by_quarters
+from {{cookiecutter.package_name}}.models.dit.module import BINS, DiTModule, by_quarters
 from {{cookiecutter.package_name}}.models.dit.sampling import draws
-from {{cookiecutter.package_name}}.train import build_task
+from {{cookiecutter.package_name}}.train import build_module
 
 from ...runs import Start, Tiny, rows
 from .tiny import TINY, write_images
@@ -102,8 +102,8 @@ def test_noise_belongs_to_a_sample_and_not_to_its_batch() -> None:
 
 
 def test_times_of_evaluation_are_spread_evenly() -> None:
-    task = build_task(compose([*TINY.argv, "data.num_classes=10"]))
-    assert isinstance(task, DiTTask)
+    task = build_module(compose([*TINY.argv, "data.num_classes=10"]))
+    assert isinstance(task, DiTModule)
     t, _ = task._evenly(torch.zeros(40, 1, 8, 8), range(40))
     assert (t.sort().values - torch.arange(40) / 40).abs().max() < 0.05
 

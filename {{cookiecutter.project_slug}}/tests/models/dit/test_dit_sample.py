@@ -15,8 +15,8 @@ import sample
 from {{cookiecutter.package_name}}.config import compose, plain
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.models.dit import sample as dit_sample
-from {{cookiecutter.package_name}}.models.dit.module import DiTTask
-from {{cookiecutter.package_name}}.train import build_task
+from {{cookiecutter.package_name}}.models.dit.module import DiTModule
+from {{cookiecutter.package_name}}.train import build_module
 from {{cookiecutter.package_name}}.utils import columns, mix, tiled
 
 from .tiny import TINY
@@ -25,12 +25,12 @@ Out = pytest.CaptureFixture[str]
 TILE = 64 + 4  # an image of 8 x 8, and the gap
 
 
-def save(folder: Path, *argv: str) -> tuple[Path, DiTTask]:
+def save(folder: Path, *argv: str) -> tuple[Path, DiTModule]:
     """A run as far as sample.py looks at it, whose weights and average differ."""
     cfg = compose([*TINY.argv, "ema.decay=0.9", *argv])
-    task = build_task(cfg)
-    assert isinstance(task, DiTTask)
-    torch.nn.init.zeros_(task.net.get_parameter("final_layer.linear.weight"))
+    task = build_module(cfg)
+    assert isinstance(task, DiTModule)
+    torch.nn.init.zeros_(task.model.get_parameter("final_layer.linear.weight"))
     (folder / "checkpoints").mkdir(parents=True)
     saved = {"config": plain(cfg), "global_step": 0, "state_dict": task.state_dict()}
     torch.save(saved, folder / "checkpoints" / "last.ckpt")
@@ -38,7 +38,7 @@ def save(folder: Path, *argv: str) -> tuple[Path, DiTTask]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> tuple[Path, DiTTask]:
+def run(tmp_path: Path) -> tuple[Path, DiTModule]:
     return save(tmp_path / "run")
 
 
@@ -60,12 +60,12 @@ def image(grid: np.ndarray, row: int, column: int) -> np.ndarray:
 
 
 def by_hand(
-    task: DiTTask, number: int, label: int, guidance: float = 1, low: float = 0, high: float = 1, heun: bool = False
+    task: DiTModule, number: int, label: int, guidance: float = 1, low: float = 0, high: float = 1, heun: bool = False
 ) -> np.ndarray:
     """Sample `number` in four steps of the flow, alone."""
 
     def slope(x: torch.Tensor, t: float) -> torch.Tensor:
-        net, times = task.eval_net.eval(), torch.tensor([t])
+        net, times = task.eval_model.eval(), torch.tensor([t])
         v = net(x, times, torch.tensor([label]))
         if low <= t < high or t == high == 1:
             free = net(x, times, torch.tensor([10]))
@@ -92,7 +92,7 @@ def by_hand(
     ],
     ids=str,
 )
-def test_images_are_those_of_the_equations(run: tuple[Path, DiTTask], argv: list[str], how: dict) -> None:
+def test_images_are_those_of_the_equations(run: tuple[Path, DiTModule], argv: list[str], how: dict) -> None:
     """And of the average."""
     folder, task = run
     grid = draw(folder, "classes=2,5", *argv)
@@ -113,7 +113,7 @@ def test_the_same_on_any_batch_size(tmp_path: Path, objective: str) -> None:
     assert (draw(folder, "guidance=2") == grids[2]).all()
 
 
-def test_files_beside_the_grid(run: tuple[Path, DiTTask], capsys: Out) -> None:
+def test_files_beside_the_grid(run: tuple[Path, DiTModule], capsys: Out) -> None:
     folder, _ = run
     sample.main([f"checkpoint={folder}", "classes=7,0,3", "n=11", "steps=1", "files=true"])
     shown = capsys.readouterr().out
@@ -130,7 +130,7 @@ def test_files_beside_the_grid(run: tuple[Path, DiTTask], capsys: Out) -> None:
     assert (grid[TILE:, 5 * TILE :] == 190).all(), "an empty place"
 
 
-def test_more_than_a_grid_shows(run: tuple[Path, DiTTask], monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+def test_more_than_a_grid_shows(run: tuple[Path, DiTModule], monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
     folder, _ = run
     monkeypatch.setattr(dit_sample, "SHOWN", 4)
     with pytest.raises(UsageError, match="n=6: a grid shows 4; files=true writes more"):
@@ -140,7 +140,7 @@ def test_more_than_a_grid_shows(run: tuple[Path, DiTTask], monkeypatch: pytest.M
     assert len(list((folder / "samples-1").iterdir())) == 6
 
 
-def test_nothing_is_overwritten(run: tuple[Path, DiTTask]) -> None:
+def test_nothing_is_overwritten(run: tuple[Path, DiTModule]) -> None:
     folder, _ = run
     (folder / "samples.png").write_text("the run's")
     (folder / "samples-1.png").write_text("somebody's")
@@ -156,7 +156,7 @@ def test_nothing_is_overwritten(run: tuple[Path, DiTTask]) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_nothing_is_left_behind(
-    run: tuple[Path, DiTTask], monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+    run: tuple[Path, DiTModule], monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     def fail(*_: object) -> None:
         raise error
@@ -195,7 +195,7 @@ def test_nothing_is_left_behind(
         ("prompt=a", "prompt: there is no such key"),
     ],
 )
-def test_refusals(run: tuple[Path, DiTTask], capsys: Out, option: str, words: str) -> None:
+def test_refusals(run: tuple[Path, DiTModule], capsys: Out, option: str, words: str) -> None:
     folder, _ = run
     with pytest.raises(UsageError, match=re.escape(words)) as caught:
         sample.main([f"checkpoint={folder}", option])
@@ -214,7 +214,7 @@ def test_guidance_wants_a_net_that_knows_no_class(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_the_run_s_precision(tmp_path: Path, precision: str) -> None:
     folder, task = save(tmp_path / "run", f"trainer.precision={precision}", "ema.decay=0")
-    torch.nn.init.normal_(task.net.get_parameter("final_layer.linear.weight"), std=0.1)
+    torch.nn.init.normal_(task.model.get_parameter("final_layer.linear.weight"), std=0.1)
     file = folder / "checkpoints" / "last.ckpt"
     torch.save({**torch.load(file, weights_only=True), "state_dict": task.state_dict()}, file)
     close, exact = np.abs(image(draw(folder, "n=1"), 0, 0) - by_hand(task, 0, 0, heun=True)), 0.6
@@ -222,7 +222,7 @@ def test_the_run_s_precision(tmp_path: Path, precision: str) -> None:
     assert (close.max() < exact) == (precision == "64-true")
 
 
-def test_progress_on_a_terminal(run: tuple[Path, DiTTask], monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+def test_progress_on_a_terminal(run: tuple[Path, DiTModule], monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
     shown, seen = Progress(console=Console(file=io.StringIO(), force_terminal=True)), []
     update = shown.update
 

@@ -19,7 +19,7 @@ from {{cookiecutter.package_name}}.data.images_sources import ArrayImages
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.models.dit import features as quality_features
 from {{cookiecutter.package_name}}.models.dit.features import Classifier, make_features, read_moments
-from {{cookiecutter.package_name}}.models.dit.module import DiTTask
+from {{cookiecutter.package_name}}.models.dit.module import DiTModule
 from {{cookiecutter.package_name}}.models.dit.quality import FrechetDistance, Quality
 from {{cookiecutter.package_name}}.runs import saved_checkpoint
 from {{cookiecutter.package_name}}.train import build_data
@@ -57,12 +57,12 @@ def spoil(monkeypatch: pytest.MonkeyPatch, images: Tensor, classes: Tensor) -> l
     """Lets the net draw `images`, whatever it is asked for; returns what was asked."""
     asked: list[tuple[list[int], list[int]]] = []
 
-    def generate(task: DiTTask, labels: list[int], seeds: list[int], **how: Any) -> Any:
+    def generate(task: DiTModule, labels: list[int], seeds: list[int], **how: Any) -> Any:
         asked.append((labels, seeds))
         rows = [int((classes == label).nonzero()[number // 10]) for number, label in enumerate(labels)]
         return iter((images[rows] * 2 - 1).reshape(-1, 1, 8, 8).split(7))
 
-    monkeypatch.setattr(DiTTask, "generate", generate)
+    monkeypatch.setattr(DiTModule, "generate", generate)
     return asked
 
 

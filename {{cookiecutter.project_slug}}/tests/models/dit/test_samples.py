@@ -14,19 +14,19 @@ import sample
 from {{cookiecutter.package_name}}.config import compose, plain
 from {{cookiecutter.package_name}}.data.images_pixels import pixels
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.models.dit.module import DiTTask
+from {{cookiecutter.package_name}}.models.dit.module import DiTModule
 from {{cookiecutter.package_name}}.models.dit.samples import Samples, spread
-from {{cookiecutter.package_name}}.train import build_data, build_task
+from {{cookiecutter.package_name}}.train import build_data, build_module
 
 from .tiny import TINY
 
 TILE = 64 + 4  # an image of 8 x 8, and the gap
 
 
-def train(folder: Path, *argv: str, n: int = 12, steps: int = 3, **options) -> tuple[DiTTask, L.Trainer]:
+def train(folder: Path, *argv: str, n: int = 12, steps: int = 3, **options) -> tuple[DiTModule, L.Trainer]:
     cfg = compose([*TINY.argv, "ema.decay=0.5", "monitor.every_n_steps=0", *argv])
-    data, task = build_data(cfg), build_task(cfg)
-    assert isinstance(task, DiTTask)
+    data, task = build_data(cfg), build_module(cfg)
+    assert isinstance(task, DiTModule)
     task.callbacks = [Samples(pixels(plain(cfg.data)), n, steps)]
     trainer = L.Trainer(
         **{"accelerator": "cpu", "max_steps": 8, "limit_train_batches": 4, "limit_val_batches": 1, **options},
@@ -91,7 +91,7 @@ def test_training_goes_on_as_if_nobody_had_looked(tmp_path: Path) -> None:
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
     assert not (tmp_path / "off" / "samples.png").exists()
-    other.net.get_submodule("blocks.0").eval()
+    other.model.get_submodule("blocks.0").eval()
     modes, state = [module.training for module in other.modules()], torch.get_rng_state()
     Samples(lambda images: images.cpu().clamp(0, 1), 2, 2).on_train_end(trainer, other)
     assert (tmp_path / "off" / "samples.png").exists()
@@ -112,8 +112,8 @@ def test_evaluation_draws_none(tmp_path: Path) -> None:
 def test_the_trainer_s_precision_and_compiled_blocks(tmp_path: Path) -> None:
     task, trainer = train(tmp_path, precision="bf16-mixed")
     seen = []
-    task.eval_net.get_submodule("blocks.0.attn.qkv").register_forward_hook(lambda _, __, out: seen.append(out.dtype))
-    task.eval_net.get_submodule("blocks.1").compile(backend="eager")
+    task.eval_model.get_submodule("blocks.0.attn.qkv").register_forward_hook(lambda _, __, out: seen.append(out.dtype))
+    task.eval_model.get_submodule("blocks.1").compile(backend="eager")
     Samples(lambda images: images.cpu().clamp(0, 1), 2, 2).on_train_end(trainer, task)
     assert set(seen) == {torch.bfloat16}
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from {{cookiecutter.package_name}}.config import compose, plain
-from {{cookiecutter.package_name}}.models.base import Task
+from {{cookiecutter.package_name}}.models.base import BaseModule
 from {{cookiecutter.package_name}}.models.llm.model import Llama, build
 from {{cookiecutter.package_name}}.norms import make_norm
-from {{cookiecutter.package_name}}.train import build_task
+from {{cookiecutter.package_name}}.train import build_module
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50,
@@ -41,10 +41,10 @@ def some_tokens(rows: int = 3, length: int = 12, seed: int = 0) -> Tensor:
     return torch.randint(50, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
-def save_checkpoint(file: Path, argv: list[str]) -> Task:
+def save_checkpoint(file: Path, argv: list[str]) -> BaseModule:
     """The task of this command line, saved as `train.py` would before its first step, but for what `shake` does."""
     cfg = compose(argv)
-    task = build_task(cfg)
+    task = build_module(cfg)
     shake(task)
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"config": plain(cfg), "global_step": 0, "state_dict": task.state_dict()}, file)

@@ -36,7 +36,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def exported(folder: Path, *argv: str) -> tuple[Llama, Path]:
     task = save_checkpoint(folder / "last.ckpt", [*SIZES, "model.embed_scale=false", *argv])
     export.main([f"checkpoint={folder / 'last.ckpt'}", f"out={folder / 'out'}"])
-    return cast(Llama, task.eval_net).eval(), folder / "out"
+    return cast(Llama, task.eval_model).eval(), folder / "out"
 
 
 def loaded(folder: Path, **options: Any) -> Any:
@@ -98,7 +98,7 @@ def test_the_average_is_what_is_exported(tmp_path: Path) -> None:
     ours, folder = exported(tmp_path, "norm=rmsnorm", "ema.decay=0.9")
     assert_same(ours, loaded(folder))
     weights = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
-    changed = {name: one + 1 if name.startswith("net.") else one for name, one in weights.items()}
+    changed = {name: one + 1 if name.startswith("model.") else one for name, one in weights.items()}
     torch.save({**torch.load(tmp_path / "last.ckpt", weights_only=True), "state_dict": changed}, tmp_path / "last.ckpt")
     export.main([f"checkpoint={tmp_path / 'last.ckpt'}", f"out={tmp_path / 'second'}"])
     assert_same(ours, loaded(tmp_path / "second"))

@@ -8,7 +8,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from {{cookiecutter.package_name}}.config import compose
 from {{cookiecutter.package_name}}.distributed import shard
-from {{cookiecutter.package_name}}.models.build import build_net
+from {{cookiecutter.package_name}}.models.build import build_model
 
 from .tiny import TINY
 
@@ -17,7 +17,7 @@ from .tiny import TINY
 def test_only_what_autocast_narrows_travels_in_16_bits(mesh: DeviceMesh) -> None:
     """alpha above all stays fp32 on its way: the others' rounding is autocast's, and there is none besides."""
     cfg = compose([*TINY.argv, "data.vocab_size=257"])
-    net = build_net(cfg, "meta")
+    net = build_model(cfg, "meta")
     shard(net, mesh, "bf16-mixed", cfg.seed)
     seen: dict[nn.Module, set[torch.dtype]] = {}
 

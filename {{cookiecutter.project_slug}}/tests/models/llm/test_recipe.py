@@ -5,7 +5,7 @@ from typing import cast
 import pytest
 
 from {{cookiecutter.package_name}}.config import compose, plain
-from {{cookiecutter.package_name}}.models.build import build_net
+from {{cookiecutter.package_name}}.models.build import build_model
 from {{cookiecutter.package_name}}.models.llm.model import Llama
 
 PAPER = [(1024, 1.0, 1.0), (2048, 1.0, 0.5), (4096, 0.8, 0.2), (5120, 0.6, 0.15), (8192, 0.2, 0.05)]
@@ -21,7 +21,7 @@ def test_alpha_starts_as_in_the_paper(norm: str, width: int, attn: float, other:
 
 def test_alpha_and_the_embedding_reach_the_net() -> None:
     cfg = compose(["task=llm", "norm=dyt", "norm.alpha0_by_site.attn=0.6", "norm.alpha0_by_site.final=0.3"])
-    net = cast(Llama, build_net(cfg))
+    net = cast(Llama, build_model(cfg))
     assert net.layers[3].input_layernorm.alpha.item() == pytest.approx(0.6)
     assert net.layers[3].post_attention_layernorm.alpha.item() == pytest.approx(0.7)
     assert net.norm.alpha.item() == pytest.approx(0.3)
@@ -42,7 +42,7 @@ def test_the_learning_rate_goes_down_to_the_papers(norm: str, width: int, rate: 
 def test_the_presets_have_the_size_they_are_named_after(model: str, vocabulary: int, millions: float) -> None:
     """LLaMA 7B and TinyLlama 1.1B as published; the other by GPT-2's width, depth and vocabulary."""
     cfg = compose(["task=llm", "norm=rmsnorm", f"model={model}", f"data.vocab_size={vocabulary}"])
-    net = build_net(cfg, "meta")
+    net = build_model(cfg, "meta")
     assert sum(parameter.numel() for parameter in net.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
 
 

@@ -10,7 +10,7 @@ import evaluate
 from {{cookiecutter.package_name}}.callbacks.norm_monitor import input_sums
 from {{cookiecutter.package_name}}.config import compose
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.train import build_task
+from {{cookiecutter.package_name}}.train import build_module
 
 from ...runs import Start, Tiny
 from .tiny import TINY
@@ -36,8 +36,8 @@ def test_evaluation_on_windows_of_another_length(start: Start) -> None:
 
 def test_what_watches_the_layers_makes_logits_in_chunks(tmp_path: Path) -> None:
     cfg = compose([*TINY.argv, "data.vocab_size=257", "model.loss_chunk=8"])
-    task, widths = build_task(cfg), []
-    task.net.lm_head.register_forward_pre_hook(lambda _, args: widths.append(len(args[0])))
+    task, widths = build_module(cfg), []
+    task.model.lm_head.register_forward_pre_hook(lambda _, args: widths.append(len(args[0])))
     batch = tuple(torch.zeros(2, 4, 16, dtype=torch.long))
-    assert set(input_sums(task.net, task.watched_inputs(batch))) == set(TINY.norms)
+    assert set(input_sums(task.model, task.hook_inputs(batch))) == set(TINY.norms)
     assert widths == [8] * 8

@@ -10,7 +10,7 @@ import torch
 import sample
 from {{cookiecutter.package_name}}.data.tokens_text import Bytes
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.models.base import Task
+from {{cookiecutter.package_name}}.models.base import BaseModule
 from {{cookiecutter.package_name}}.models.llm.generate import generate
 from {{cookiecutter.package_name}}.models.llm.model import Llama
 from {{cookiecutter.package_name}}.models.llm.sample import decode_stream
@@ -22,21 +22,21 @@ Out = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Task]:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, BaseModule]:
     """Its weights and their average differ."""
     file = tmp_path_factory.mktemp("run") / "last.ckpt"
     task = save_checkpoint(file, [*TINY.argv, "norm=dyt", "ema.decay=0.9"])
     with torch.no_grad():
-        task.net.lm_head.weight.zero_()
+        task.model.lm_head.weight.zero_()
     saved = torch.load(file, weights_only=True)
     torch.save({**saved, "state_dict": task.state_dict()}, file)
     return f"checkpoint={file}", task
 
 
-def expected(task: Task, prompt: bytes, new: int, row: int = 0) -> str:
+def expected(task: BaseModule, prompt: bytes, new: int, row: int = 0) -> str:
     """What the generator gives, with the defaults of sample.py."""
     how: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95, "first_row": row, "stop_at": 256}
-    steps = generate(cast(Llama, task.eval_net), [list(prompt) or [256]], new, **how)
+    steps = generate(cast(Llama, task.eval_model), [list(prompt) or [256]], new, **how)
     tokens = [step[0] for step in steps if step[0] is not None]
     return bytes(token for token in [*prompt, *tokens] if token != 256).decode(errors="replace")
 
@@ -53,7 +53,7 @@ def expected(task: Task, prompt: bytes, new: int, row: int = 0) -> str:
     ],
 )
 def test_it_goes_on_from_the_prompt_with_the_average(
-    checkpoint: tuple[str, Task], capsys: Out, typed: str, prompt: bytes
+    checkpoint: tuple[str, BaseModule], capsys: Out, typed: str, prompt: bytes
 ) -> None:
     where, task = checkpoint
     sample.main([where, f"prompt={typed}", "max_new_tokens=40"])
@@ -64,7 +64,7 @@ def test_it_goes_on_from_the_prompt_with_the_average(
     assert len(whole) - len(shown.removesuffix("\n")) <= 1
 
 
-def test_several_texts_with_headers(checkpoint: tuple[str, Task], capsys: Out, tmp_path: Path) -> None:
+def test_several_texts_with_headers(checkpoint: tuple[str, BaseModule], capsys: Out, tmp_path: Path) -> None:
     where, task = checkpoint
     file = tmp_path / "prompts.txt"
     file.write_text("import \n\ndef f():\\n\n", encoding="utf-8")
@@ -101,7 +101,7 @@ def test_characters_of_several_bytes_come_whole(text: str, cut: int) -> None:
         ("prompst=a", "prompst: there is no such key (did you mean prompt?)"),
     ],
 )
-def test_refusals(checkpoint: tuple[str, Task], capsys: Out, option: str, words: str) -> None:
+def test_refusals(checkpoint: tuple[str, BaseModule], capsys: Out, option: str, words: str) -> None:
     with pytest.raises(UsageError, match=re.escape(words)) as caught:
         sample.main([checkpoint[0], option])
     assert "\n" not in str(caught.value)

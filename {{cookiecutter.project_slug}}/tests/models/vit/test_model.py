@@ -14,7 +14,7 @@ from {{cookiecutter.package_name}} import config
 from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.models.vit.model import build
 from {{cookiecutter.package_name}}.norms import is_norm, make_norm, names
-from {{cookiecutter.package_name}}.train import build_net, build_task
+from {{cookiecutter.package_name}}.train import build_model, build_module
 
 PRESETS = [name for name in config.groups()["model"] if name.startswith("vit_")]
 IMAGENET = ["data=imagenet", "trainer=cpu"]
@@ -43,7 +43,7 @@ def shapes(net: nn.Module) -> dict[str, torch.Size]:
     ],
 )
 def test_parameters_as_published(size: str, norm: str, parameters: int) -> None:
-    net = build_net(compose([f"model=vit_{size}", f"norm={norm}", *IMAGENET]), device="meta")
+    net = build_model(compose([f"model=vit_{size}", f"norm={norm}", *IMAGENET]), device="meta")
     assert count(net) == parameters
 
 
@@ -51,7 +51,7 @@ def test_parameters_as_published(size: str, norm: str, parameters: int) -> None:
 def test_sizes_are_those_of_timm(size: str) -> None:
     with torch.device("meta"):
         theirs = timm.create_model(f"vit_{size}_patch16_224", global_pool="avg")
-    ours = build_net(compose([f"model=vit_{size}", "norm=ln", *IMAGENET]), device="meta")
+    ours = build_model(compose([f"model=vit_{size}", "norm=ln", *IMAGENET]), device="meta")
     assert shapes(ours) == shapes(theirs)
     norms = [module for module in ours.modules() if is_norm(module)]
     assert isinstance(theirs.blocks, nn.Sequential)
@@ -60,7 +60,7 @@ def test_sizes_are_those_of_timm(size: str) -> None:
 
 @pytest.mark.parametrize("norm", names())
 def test_every_norm_is_the_only_norm(norm: str) -> None:
-    net = build_net(compose([f"norm={norm}", "model.depth=2", "model.qk_norm=true"]))
+    net = build_model(compose([f"norm={norm}", "model.depth=2", "model.qk_norm=true"]))
     norms = [module for module in net.modules() if is_norm(module)]
     inner = {child for module in norms for child in module.modules()}
     assert len(norms) == 2 * 4 + 1
@@ -100,7 +100,7 @@ def test_layernorm_vit_computes_what_timm_computes() -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_build(preset: str) -> None:
     data = [] if preset == "vit_digits" else IMAGENET
-    net = build_net(compose([f"model={preset}", *data]), device="meta")
+    net = build_model(compose([f"model={preset}", *data]), device="meta")
     assert any(is_norm(module) for module in net.modules())
 
 
@@ -119,15 +119,15 @@ def test_experiments_are_the_papers(size: str, norm: str) -> None:
     assert cfg.model.drop_path == drop_path[size, norm == "derf"]
     assert (cfg.model.init, cfg.ema.decay, cfg.task.label_smoothing) == ("timm", 0.9999, 0.1)
     assert (cfg.data.mixup.mixup_alpha, cfg.data.mixup.cutmix_alpha, cfg.data.augment.re_prob) == (0.8, 1.0, 0.25)
-    task = build_task(cfg, device="meta")
-    assert task.eval_net is not task.net
+    task = build_module(cfg, device="meta")
+    assert task.eval_model is not task.model
 
 
 @pytest.mark.parametrize(
     "name", ["deit3_small_patch16_224", "swin_tiny_patch4_window7_224", "mixer_s16_224", "cait_xxs24_224"]
 )
 def test_other_timm_models_take_the_norm(name: str) -> None:
-    net = build_net(compose(["model=vit_timm", f"model.name={name}", "norm=dyt", *IMAGENET]), device="meta")
+    net = build_model(compose(["model=vit_timm", f"model.name={name}", "norm=dyt", *IMAGENET]), device="meta")
     assert not [module for module in net.modules() if isinstance(module, nn.LayerNorm)]
 
 
@@ -152,7 +152,7 @@ def test_other_timm_models_take_the_norm(name: str) -> None:
 )
 def test_models_that_cannot_be_built(arguments: list[str], words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
-        build_net(compose(["model=vit_timm", *IMAGENET, *arguments]), device="meta")
+        build_model(compose(["model=vit_timm", *IMAGENET, *arguments]), device="meta")
     assert "\n" not in str(caught.value)
 
 
@@ -164,16 +164,16 @@ def test_the_data_decide_the_size_and_timm_takes_more() -> None:
 
 
 def test_drop_path_rises_to_the_last_block() -> None:
-    net = build_net(compose(["model.depth=3", "model.drop_path=0.2"]))
+    net = build_model(compose(["model.depth=3", "model.drop_path=0.2"]))
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in net.blocks]
     assert rates == pytest.approx([0.0, 0.1, 0.2])
 
 
 def test_loss_of_hard_and_soft_targets_by_the_formula() -> None:
-    task = build_task(compose(["model.depth=1", "task.label_smoothing=0.1", "norm=ln"]))
+    task = build_module(compose(["model.depth=1", "task.label_smoothing=0.1", "norm=ln"]))
     task.log = lambda *_, **__: None  # type: ignore[method-assign]
     images, target = torch.randn(4, 1, 8, 8), torch.tensor([0, 3, 3, 9])
-    log_p = F.log_softmax(task.net(images).double(), dim=-1)
+    log_p = F.log_softmax(task.model(images).double(), dim=-1)
     smooth = 0.9 * F.one_hot(target, 10) + 0.01
     expected = -(smooth * log_p).sum(-1).mean()
     torch.testing.assert_close(task.training_step((images, target), 0).double(), expected)

@@ -39,8 +39,8 @@ def test_a_file_of_timm_with_other_classes(weights: tuple[Path, nn.Module], caps
     task, distances = initialised(compose([*ARGV, f"init={file}"]))
     assert "5 norms replaced; head: of another size there, starts anew\n" in capsys.readouterr().out
     weight = "blocks.1.mlp.fc1.weight"
-    assert task.net.get_parameter("head.weight").shape == (10, 32)
-    assert torch.equal(task.net.get_parameter(weight), theirs.get_parameter(weight))
+    assert task.model.get_parameter("head.weight").shape == (10, 32)
+    assert torch.equal(task.model.get_parameter(weight), theirs.get_parameter(weight))
     assert distances["calibrated"].relative < distances["fresh"].relative
 
 
@@ -48,7 +48,7 @@ def test_timms_layer_norm_is_ours(weights: tuple[Path, Any]) -> None:
     file, theirs = weights
     task, _ = initialised(compose([*ARGV, "norm=ln", f"init={file}"]))
     x = torch.randn(4, 1, 8, 8)
-    ours: Any = task.net.eval()
+    ours: Any = task.model.eval()
     with torch.no_grad():
         assert torch.equal(ours.forward_features(x), theirs.forward_features(x))
     assert torch.equal(ours.fc_norm.weight, theirs.fc_norm.weight)

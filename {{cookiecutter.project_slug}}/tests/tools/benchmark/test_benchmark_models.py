@@ -72,7 +72,7 @@ def test_compiled_and_eager_are_one_net(tiny: Tiny, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(nn.Module, "compile", lambda module: compile_(module, backend=count))
     (cfg,) = configs([*tiny.argv, "data.batch_size=2", "model.depth=1"], ["dyt"], CPU)[0].values()
     runner = Runner(cfg, CPU)
-    before = [parameter.clone() for parameter in runner.task.net.parameters()]
+    before = [parameter.clone() for parameter in runner.task.model.parameters()]
     runner.compile()
     for how, ran in ("eager", False), ("compiled", True), ("eager", False):
         graphs.clear()
@@ -83,7 +83,7 @@ def test_compiled_and_eager_are_one_net(tiny: Tiny, monkeypatch: pytest.MonkeyPa
         graphs.clear()
         assert runner.saved(how) > 0
         assert bool(graphs) == ran, "what notes the saved tensors does not bypass the compiler"
-    assert all(torch.equal(*pair) for pair in zip(before, runner.task.net.parameters(), strict=True))
+    assert all(torch.equal(*pair) for pair in zip(before, runner.task.model.parameters(), strict=True))
 
 
 def test_keys_that_some_norms_lack_are_theirs_alone() -> None:

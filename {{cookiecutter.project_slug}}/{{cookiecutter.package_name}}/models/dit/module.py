@@ -17,7 +17,7 @@ from ...data import get_kind
 from ...errors import require
 from ...norms import has_batch_norm
 from ...utils import mix, stamp
-from ..base import Task
+from ..base import BaseModule
 from ..mean import Mean
 from . import objectives as dit_objectives
 from .objectives import Objective
@@ -29,7 +29,7 @@ BINS = ("t_00-25", "t_25-50", "t_50-75", "t_75-100")  # of time, in hundredths
 GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, are spread evenly however many they are
 
 
-class DiTTask(Task):
+class DiTModule(BaseModule):
     """The objective's loss on images (B, C, H, W) and their classes (B,).
 
     Noise and time of a sample follow from the seed, the epoch and its place in it; in validation and test, noise from
@@ -61,13 +61,13 @@ class DiTTask(Task):
         self._by_time = Mean(len(BINS))  # of a validation
         self._quarters = torch.zeros(2, len(BINS))  # of the last batch: sums of losses, and their numbers
 
-    def net_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def model_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         images, classes = batch
         t, noise = self._evenly(images, self._places(len(images)))
         return self.objective.noisy(images, t, noise), t, classes
 
     def on_fit_start(self) -> None:
-        if has_batch_norm(self.net) and self.label_dropout and self.trainer.is_global_zero:
+        if has_batch_norm(self.model) and self.label_dropout and self.trainer.is_global_zero:
             mixed = "its statistics are over samples with and without a class together"
             print(f"norm=bn: {mixed}, so guidance compares two nets that were never normalised apart")
 
@@ -77,7 +77,7 @@ class DiTTask(Task):
         uniform, noise = draws(seeds, images.shape[1:], images.device)
         t = self.objective.times(uniform[:, 0])
         labels = torch.where(uniform[:, 1] < self.label_dropout, self.num_classes, classes)
-        losses = self.objective.loss(self.net, images, labels, t, noise)
+        losses = self.objective.loss(self.model, images, labels, t, noise)
         self._quarters = by_quarters(losses.detach(), t)
         loss = losses.mean()
         self.log("train/loss", loss, prog_bar=True)
@@ -92,7 +92,7 @@ class DiTTask(Task):
     def evaluate_batch(self, stage: str, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, classes = batch
         t, noise = self._evenly(images, self._places(len(images), batch_idx))
-        losses = self.objective.loss(self.eval_net, images, classes, t, noise)
+        losses = self.objective.loss(self.eval_model, images, classes, t, noise)
         self.mean_loss(stage).update(losses.sum(), len(losses))
         if stage == "val":
             sums, numbers = by_quarters(losses, t)
@@ -106,10 +106,10 @@ class DiTTask(Task):
         self._log_by_time("val", means, numbers, self.trainer.global_step - 1)  # that of val/loss: the last one trained
 
     def generate(self, labels: Sequence[int], seeds: Sequence[int], **how: Any) -> Iterator[Tensor]:
-        """Samples of `eval_net` as `models/dit_sampling.generate` draws them, in batches like those of the data."""
+        """Samples of `eval_model` as `models/dit_sampling.generate` draws them, in batches like those of the data."""
         size = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
         how = {"sampler": self.objective.samplers[0], "batch_size": size, **how}
-        return generate(self.eval_net, self.objective, labels, seeds, self.shape, self.num_classes, **how)
+        return generate(self.eval_model, self.objective, labels, seeds, self.shape, self.num_classes, **how)
 
     def configure_callbacks(self) -> list[L.Callback]:
         return list(self.callbacks)
@@ -141,7 +141,7 @@ def by_quarters(losses: Tensor, t: Tensor) -> Tensor:
     return both.new_zeros(2, len(BINS)).index_add(1, quarter, both)  # without a wait for the device
 
 
-def build(net: nn.Module, cfg: DictConfig, **base: Any) -> DiTTask:
+def build(net: nn.Module, cfg: DictConfig, **base: Any) -> DiTModule:
     """The task of `cfg`, whose model was made for the data's images and classes."""
     mixup = plain(cfg.data).get("mixup", {})
     mixed = mixup.get("mixup_alpha") or mixup.get("cutmix_alpha")
@@ -168,7 +168,7 @@ def build(net: nn.Module, cfg: DictConfig, **base: Any) -> DiTTask:
     require(known, f"task.monitor={monitor}, task.monitor_mode={mode}: choose {choice}")
     callbacks = [quality, Samples(pixels, **plain(cfg.task)["samples"])]
     label_dropout = cfg.task.label_dropout
-    return DiTTask(net, objective, shape, cfg.model.num_classes, label_dropout, callbacks=callbacks, **base)
+    return DiTModule(net, objective, shape, cfg.model.num_classes, label_dropout, callbacks=callbacks, **base)
 
 
 def _cache(cfg: DictConfig, identity: Callable[[Mapping[str, Any]], str]) -> Path | None:

@@ -17,7 +17,7 @@ from ...utils import mix, replace
 from .features import Classifier, make_features, read_moments
 
 if TYPE_CHECKING:
-    from .module import DiTTask
+    from .module import DiTModule
 
 STATES = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
 STAGES = {"val": 1, "test": 2}  # whose samples come from other noise
@@ -116,13 +116,13 @@ class Quality(L.Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.n and self.validate:
-            self._measure(trainer, cast("DiTTask", pl_module), "val")
+            self._measure(trainer, cast("DiTModule", pl_module), "val")
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.n:
-            self._measure(trainer, cast("DiTTask", pl_module), "test")
+            self._measure(trainer, cast("DiTModule", pl_module), "test")
 
-    def _measure(self, trainer: L.Trainer, task: "DiTTask", stage: str) -> None:
+    def _measure(self, trainer: L.Trainer, task: "DiTModule", stage: str) -> None:
         metric = self._metric or self._prepare(trainer)
         self._metric = metric
         classes, right = task.num_classes, 0

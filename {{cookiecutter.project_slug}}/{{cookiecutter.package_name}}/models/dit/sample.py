@@ -16,7 +16,7 @@ from ...config import plain, recompose
 from ...data import get_kind
 from ...errors import UsageError, require
 from ...utils import WIDEST, columns, levels, mix, tiled, write_png
-from ..build import find_device, set_precision, trained_net
+from ..build import find_device, set_precision, trained_model
 from . import objectives as dit_objectives
 from .objectives import Objective
 from .sampling import check_sampling, generate
@@ -69,7 +69,7 @@ def sample(
     objective = dit_objectives.build(**plain(cfg)["objective"])
     check_sampling(objective, cfg.task.label_dropout, steps, sampler, guidance, limits)
     pixels = _pixels(plain(cfg.data), vae)
-    net = trained_net(cfg, checkpoint).to(find_device(device))
+    net = trained_model(cfg, checkpoint).to(find_device(device))
     autocast = set_precision(net, cfg.trainer.precision)
 
     labels = [chosen[number % len(chosen)] for number in range(n)]

@@ -16,7 +16,7 @@ from ...utils import columns, evaluating, levels, mix, tiled, write_png
 from .sampling import generators, normal
 
 if TYPE_CHECKING:
-    from .module import DiTTask
+    from .module import DiTModule
 
 SEED = 0  # sample.py's, whatever the run's: pictures of two runs start from the same noise
 CLASSES = 10  # at most, of all
@@ -44,13 +44,13 @@ class Samples(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
-            self._draw(trainer, cast("DiTTask", pl_module))
+            self._draw(trainer, cast("DiTModule", pl_module))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._draw(trainer, cast("DiTTask", pl_module))
+        self._draw(trainer, cast("DiTModule", pl_module))
 
     @torch.no_grad()
-    def _draw(self, trainer: L.Trainer, task: "DiTTask") -> None:
+    def _draw(self, trainer: L.Trainer, task: "DiTModule") -> None:
         step = trainer.global_step
         if not self.n or step == self._drawn_at:
             return
@@ -63,14 +63,14 @@ class Samples(L.Callback):
             self._show(trainer, "samples", grid)
             self._show(trainer, "trajectory", tiled(levels(states), len(ways)))
 
-    def _sample(self, trainer: L.Trainer, task: "DiTTask", classes: list[int]) -> tuple[Tensor, Tensor]:
+    def _sample(self, trainer: L.Trainer, task: "DiTModule", classes: list[int]) -> tuple[Tensor, Tensor]:
         """Samples (n, C, H, W), and the states of the first ones on their way (points, paths, C, H, W)."""
         sources = generators([mix(SEED, number) for number in range(self.n)])
         noise, labels = normal(sources, task.shape, task.device), torch.tensor(classes, device=task.device)
         sampler = task.objective.samplers[0]
         points = {round(point * self.steps / (POINTS - 1)) for point in range(POINTS)}
         ways = []
-        net = task.eval_net
+        net = task.eval_model
         with trainer.strategy.precision_plugin.forward_context(), evaluating(net):
             path = task.objective.path(net, noise, labels, self.steps, sampler, sources)
             for step, state in enumerate(chain([noise], path)):

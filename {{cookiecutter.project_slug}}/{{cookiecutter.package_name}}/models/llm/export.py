@@ -10,7 +10,7 @@ from typing import Any, cast
 from ...config import recompose
 from ...data.tokens_text import END_OF_TEXT, Codec, Tokenizer, codec_of
 from ...errors import UsageError, require
-from ..build import set_precision, trained_net
+from ..build import set_precision, trained_model
 from .huggingface import MODELING, hf_config, hf_state
 from .model import Llama
 from .sample import OPTIONS as SAMPLING
@@ -31,7 +31,7 @@ def export(checkpoint: Path, config: Mapping[str, Any], out: str) -> None:
     require(empty, f"out={out}: the folder is not empty; choose another")
     cfg = recompose(config, [], anew=(), free=())
     codec = codec_of(config["data"])
-    model = cast(Llama, trained_net(cfg, checkpoint))
+    model = cast(Llama, trained_model(cfg, checkpoint))
     set_precision(model, cfg.trainer.precision)
     hf = hf_config(config["model"], config["norm"], model.lm_head.weight.dtype)
     try:

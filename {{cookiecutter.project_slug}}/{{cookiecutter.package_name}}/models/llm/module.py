@@ -7,10 +7,10 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ...errors import require
-from ..base import Task
+from ..base import BaseModule
 
 
-class LLMTask(Task):
+class LLMModule(BaseModule):
     """Mean cross entropy in nats per token on (inputs, targets) of (B, T) token ids each; target -100 counts for none.
 
     Validation and test log it over all tokens, and `bits_per_byte`, which texts in other tokens can be compared by: the
@@ -27,20 +27,20 @@ class LLMTask(Task):
         super().__init__(net, **base)
         self.units_per_sample = context
 
-    def net_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor]:
+    def model_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor]:
         return (batch[0],)
 
-    def watched_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def hook_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         return batch  # with targets the logits are made in chunks
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        loss = self.net(*batch)
+        loss = self.model(*batch)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def evaluate_batch(self, stage: str, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         number = (batch[1] >= 0).sum()
-        self.mean_loss(stage).update(self.eval_net(*batch).float() * number, number)
+        self.mean_loss(stage).update(self.eval_model(*batch).float() * number, number)
 
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val")
@@ -56,7 +56,7 @@ class LLMTask(Task):
         self.log_dict({f"{stage}/loss": loss, f"{stage}/bits_per_byte": loss / per_byte}, prog_bar=True)
 
 
-def build(net: nn.Module, cfg: DictConfig, **base: Any) -> LLMTask:
+def build(net: nn.Module, cfg: DictConfig, **base: Any) -> LLMModule:
     """The task of `cfg`, whose model reads texts as long as the data's."""
     monitor, mode = cfg.task.monitor, cfg.task.monitor_mode
     wrong = f"task.monitor={monitor}, task.monitor_mode={mode}: choose val/loss (min) or val/bits_per_byte (min)"
@@ -65,4 +65,4 @@ def build(net: nn.Module, cfg: DictConfig, **base: Any) -> LLMTask:
     require(context <= known, f"data.context={context}: the net reads at most {known} tokens at once")
     tokens, known = cfg.data.vocab_size, cfg.model.vocab_size
     require(tokens <= known, f"model.vocab_size={known}: the data have {tokens} tokens; choose as many, or more")
-    return LLMTask(net, context=context, **base)
+    return LLMModule(net, context=context, **base)

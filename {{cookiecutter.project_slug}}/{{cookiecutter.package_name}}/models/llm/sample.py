@@ -9,7 +9,7 @@ from typing import Any, cast
 from ...config import recompose
 from ...data.tokens_text import Codec, codec_of
 from ...errors import UsageError, require
-from ..build import find_device, set_precision, trained_net
+from ..build import find_device, set_precision, trained_model
 from .generate import generate
 from .model import Llama
 
@@ -48,7 +48,7 @@ def sample(
     require(n >= 1, f"n={n}: expected at least 1")
     cfg = recompose(config, [], anew=(), free=())
     codec, place = codec_of(config["data"]), find_device(device)
-    model = cast(Llama, trained_net(cfg, checkpoint).to(place))
+    model = cast(Llama, trained_model(cfg, checkpoint).to(place))
     autocast = set_precision(model, cfg.trainer.precision)
     texts = [text for text in _read_prompts(prompt, prompts) for _ in range(n)]
     starts = [codec.encode(text) or [codec.eot] for text in texts]

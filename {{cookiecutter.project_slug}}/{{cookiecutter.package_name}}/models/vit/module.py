@@ -9,10 +9,10 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from ...errors import UsageError
-from ..base import Task
+from ..base import BaseModule
 
 
-class ViTTask(Task):
+class ViTModule(BaseModule):
     """Cross entropy on class indices (B,) or, after Mixup or CutMix, on class probabilities (B, K).
 
     Validation and test log the mean of the plain cross entropy over all images, and top-1 and top-5 accuracy.
@@ -34,18 +34,18 @@ class ViTTask(Task):
         )
         self.metrics = nn.ModuleDict({stage: metrics.clone(prefix=f"{stage}/") for stage in ("val", "test")})
 
-    def net_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor]:
+    def model_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor]:
         return (batch[0],)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, target = batch
-        loss = F.cross_entropy(self.net(images).float(), target, label_smoothing=self.label_smoothing)
+        loss = F.cross_entropy(self.model(images).float(), target, label_smoothing=self.label_smoothing)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def evaluate_batch(self, stage: str, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, target = batch
-        logits = self.eval_net(images).float()
+        logits = self.eval_model(images).float()
         loss, metrics = self.mean_loss(stage), self.metrics[stage]
         assert isinstance(metrics, MetricCollection)
         loss.update(F.cross_entropy(logits, target, reduction="sum"), len(target))
@@ -54,14 +54,14 @@ class ViTTask(Task):
         self.log_dict(metrics)
 
 
-def build(net: nn.Module, cfg: DictConfig, **base: Any) -> ViTTask:
+def build(net: nn.Module, cfg: DictConfig, **base: Any) -> ViTModule:
     """The task of `cfg`, whose model was made for the data's classes."""
     monitors = {"val/acc": "max", "val/acc5": "max", "val/loss": "min"}
     monitor, mode = cfg.task.monitor, cfg.task.monitor_mode
     if monitors.get(monitor) != mode:
         choice = ", ".join(f"{tag} ({best})" for tag, best in monitors.items())
         raise UsageError(f"task.monitor={monitor}, task.monitor_mode={mode}: choose from {choice}")
-    return ViTTask(net, num_classes=cfg.model.num_classes, label_smoothing=cfg.task.label_smoothing, **base)
+    return ViTModule(net, num_classes=cfg.model.num_classes, label_smoothing=cfg.task.label_smoothing, **base)
 
 
 def _accuracy(num_classes: int, top_k: int) -> MulticlassAccuracy:

@@ -19,7 +19,7 @@ from ...config import compose, family_of, fit_keys, parse, to_argv
 from ...models import get_family
 from ...models.base import compile_parts, update_average
 from ...models.build import set_precision
-from ...train import build_task
+from ...train import build_module
 from . import report
 from .memory import peak_bytes, saved_bytes
 from .timing import Case, take_turns, wall_clock
@@ -89,7 +89,7 @@ class Runner:
     """
 
     def __init__(self, cfg: DictConfig, device: torch.device) -> None:
-        self.task = build_task(cfg, device).to(device)
+        self.task = build_module(cfg, device).to(device)
         self.task.log = _nothing  # type: ignore[method-assign]
         dtype = set_precision(self.task, cfg.trainer.precision)
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -99,21 +99,21 @@ class Runner:
         for group in self.optimizer.param_groups:
             group["lr"] = 0.0
         torch.manual_seed(cfg.seed)
-        kept = next(self.task.net.parameters()).dtype
+        kept = next(self.task.model.parameters()).dtype
         batch = get_family(cfg.task.name).example_batch(cfg, samples_of(cfg))
         self.batch = [one.to(device, kept if one.is_floating_point() else None) for one in batch]
 
     def case(self, step: str, how: str, calls: int = 1) -> Case:
         trains = step == "training"
         call = partial(self._run, self._train if trains else self._infer, how)
-        return Case(call, partial(self.task.net.train, trains), calls)
+        return Case(call, partial(self.task.model.train, trains), calls)
 
     def saved(self, how: str) -> int:
-        self.task.net.train()
-        return saved_bytes(partial(self._run, self._loss, how), self.task.net.parameters())
+        self.task.model.train()
+        return saved_bytes(partial(self._run, self._loss, how), self.task.model.parameters())
 
     def compile(self) -> None:
-        parts = self.task.compiled_parts(self.task.net)
+        parts = self.task.compiled_parts(self.task.model)
         limits = torch._dynamo.config  # of a block's code, which all nets share
         limits.recompile_limit += VARIANTS * len(parts)
         limits.accumulated_recompile_limit += VARIANTS * len(parts)
@@ -136,11 +136,11 @@ class Runner:
             self.optimizer.step()
             self.optimizer.zero_grad()
             if self.task.ema is not None:
-                update_average(self.task.ema, self.task.net, self.task.ema_decay)
+                update_average(self.task.ema, self.task.model, self.task.ema_decay)
 
     @torch.no_grad()
     def _infer(self) -> None:
-        self.task.net(*self.task.net_inputs(tuple(self.batch)))
+        self.task.model(*self.task.model_inputs(tuple(self.batch)))
 
 
 def measure(
