@@ -97,6 +97,7 @@ def test_bands_and_thinned_curves() -> None:
     nan = float("nan")
     found = band([{1: 1.0, 2: 2.0, 3: 9.0, 4: nan}, {1: 3.0, 2: nan, 4: nan}])
     assert found.tolist() == [[1, 2], [2, 2], [1, 2], [3, 2]]
+    assert band([]).shape == band([{1: 1.0}, {2: 1.0}]).shape == (4, 0)
     curve = {step: float(step) for step in range(1, 601)}
     assert thin(curve, 60) == {10 * number: 10 * number - 4.5 for number in range(1, 61)}
     assert thin({1: 5.0}) == {1: 5.0}

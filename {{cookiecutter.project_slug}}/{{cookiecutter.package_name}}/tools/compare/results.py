@@ -75,9 +75,11 @@ def read_curves(file: Path) -> dict[str, Curve]:
 
 def band(curves: Sequence[Mapping[int, float]]) -> np.ndarray:
     """Returns step, mean, least and greatest value (4, N) over the steps that all curves have; NaN does not count."""
-    steps = sorted(set.intersection(*map(set, curves))) if curves else []
-    values = np.array([[curve[step] for step in steps] for curve in curves]).reshape(len(curves), len(steps))
-    known = np.isfinite(values).any(axis=0) if curves else np.zeros(0, bool)
+    if not curves:
+        return np.zeros((4, 0))
+    steps = sorted(set.intersection(*map(set, curves)))
+    values = np.array([[curve[step] for step in steps] for curve in curves])
+    known = np.isfinite(values).any(axis=0)
     values = np.ma.masked_invalid(values[:, known])
     return np.array([np.array(steps)[known], values.mean(axis=0), values.min(axis=0), values.max(axis=0)])
 
