@@ -124,9 +124,9 @@ def test_charts_and_pictures_of_a_run(start: Start, tiny: Tiny) -> None:
     assert list(charts) == ["alpha", "saturation and stream", "training"]
     assert charts["alpha"]["alpha of every layer"] == ["alpha/.*"]
     images = {tag: [image.step for image in events_of(run).Images(tag)] for tag in events_of(run).Tags()["images"]}
-    assert images["output against input"] == [0, 12]
+    assert images["norms/output against input"] == [0, 12]
     for tag in ("alpha of every layer", "alpha over depth and step", "alpha against 1 over std"):
-        assert images[tag] == [12]
+        assert images[f"norms/{tag}"] == [12]
     for name in ("alpha", "alpha_heat_map", "alpha_vs_inverse_std", "curves"):
         assert (run / f"{name}.png").is_file()
 

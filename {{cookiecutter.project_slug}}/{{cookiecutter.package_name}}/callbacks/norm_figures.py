@@ -74,8 +74,8 @@ class NormFigures(L.Callback):
             self._save(trainer, clouds)
         if trainer.is_global_zero:
             self._chart(trainer)
-            for tag, image in draw(self.run_dir):
-                log_image(trainer.loggers, tag, image, trainer.global_step)
+            for title, image in draw(self.run_dir):
+                log_image(trainer.loggers, f"norms/{title}", image, trainer.global_step)
 
     def _save(self, trainer: L.Trainer, clouds: dict[str, Cloud]) -> None:
         if not clouds:
