@@ -143,13 +143,12 @@ def test_a_run_needs_its_source_once(
 @pytest.mark.parametrize(
     ("argv", "answer"),
     [
-        (["model.depth=3"], r"a norm at blocks\.2\..*, and that one has none; it was trained with model\.depth=2$"),
-        (["model.embed_dim=48"], r" is \(.*\) there and \(.*\) here; it was trained with model\.embed_dim=32"),
-        (["model.num_heads=4"], r"something else with the same weights; it was trained with model\.num_heads=2"),
-        (["init.norms=copied"], r"init\.norms=copied: choose calibrated or fresh"),
-        (["norm=bn"], r"init\.norms=calibrated: it fits point-wise norms, and norm=bn is none; take fresh"),
-        (["init=nowhere.ckpt"], r"init\.weights=nowhere\.ckpt: there is no checkpoint"),
-        (["init=nowhere"], r"init\.weights=nowhere: there is no"),
+        (["model.depth=3"], r"blocks\.2\..*model\.depth=2$"),
+        (["model.embed_dim=48"], r"there and .* here.*model\.embed_dim=32"),
+        (["model.num_heads=4"], r"something else.*model\.num_heads=2"),
+        (["norm=bn"], r"norm=bn .*init\.norms=fresh"),
+        (["init=nowhere.ckpt"], r"nowhere\.ckpt"),
+        (["init=nowhere"], r"init\.weights=nowhere: "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -11,7 +11,7 @@ from scipy.special import erf
 from torch import Tensor
 
 from {{cookiecutter.package_name}}.norms import PointwiseNorm, make_norm
-from {{cookiecutter.package_name}}.norms.calibrate import ROWS, calibrate_, rows
+from {{cookiecutter.package_name}}.norms.calibrate import FLATTEST, ROWS, calibrate_, rows
 
 CURVES = {"dyt": np.tanh, "derf": erf}
 SHAPES = [{"affine": True, "bias": True}, {"affine": True, "bias": False}, {"affine": False}]
@@ -110,3 +110,26 @@ def test_a_channel_that_never_changes(bias: bool) -> None:
     assert all(parameter.isfinite().all() for parameter in norm.parameters())
     assert norm.weight.abs().max() < 20
     torch.testing.assert_close(norm(x)[:, 2].mean(), y[:, 2].mean(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_a_nearly_linear_norm_leaves_alpha_and_weight_of_ordinary_size(name: str) -> None:
+    x = stream()
+    norm = made(name, 5)
+    assert calibrate_(norm, x, 0.5 * x + 0.1) < 0.01
+    assert isinstance(norm.alpha, Tensor)
+    assert norm.alpha.item() * x.std().item() >= FLATTEST * 0.99
+    assert norm.weight is not None
+    assert norm.weight.abs().max() < 0.6 * x.std() / FLATTEST
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("which", [0, 1])
+def test_numbers_that_are_not_finite_are_refused(value: float, which: int) -> None:
+    x, y = pair = stream(), layer_norm(stream())
+    pair[which][3, 2] = value
+    norm = made("dyt", 5)
+    before = {key: one.clone() for key, one in norm.state_dict().items()}
+    with pytest.raises(ValueError, match="finite"):
+        calibrate_(norm, x, y)
+    assert all(torch.equal(one, before[key]) for key, one in norm.state_dict().items())

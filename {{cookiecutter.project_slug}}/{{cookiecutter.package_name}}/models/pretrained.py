@@ -20,63 +20,73 @@ from . import get_family
 from .base import BaseModule
 from .build import trained_model
 
-NORMS = ("calibrated", "fresh")
 SAME = 1e-3  # relative difference of outputs that rounding may make
 
 
 @torch.no_grad()
 def initialise_(task: BaseModule, cfg: DictConfig, data: DataModule) -> dict[str, Distance]:
-    """Gives the net of `task` the weights that `init.weights` names, and prints how far from them it is then.
+    """Gives the model of `task` the weights that `init.weights` names, and prints how far from them it is then.
 
-    Norms that are the same are copied, others fitted or left as they start. Every device does all of it by itself, on
+    Norms of the same kind are copied, others fitted or left as they start. Every device does all of it by itself, on
     the same samples.
 
     Returns:
-        Distances of the outputs from the old net's, with fresh and with calibrated norms, on samples to validate on.
+        Distances of the outputs from the old model's, with fresh and with calibrated norms, on validation samples.
 
     Raises:
-        UsageError: no such weights, or those of a net that differs in more than its norms.
+        UsageError: no such weights, or those of a model that differs in more than its norms.
     """
-    weights, how = str(cfg.init.weights), cfg.init.norms
-    require(how in NORMS, f"init.norms={how}: choose {' or '.join(NORMS)}")
-    require(cfg.init.samples >= 1, f"init.samples={cfg.init.samples}: expected at least 1")
+    weights = str(cfg.init.weights)
     old, hint = source(weights, cfg)
-    norms, anew = copy_(task.model, old, get_family(cfg.task.name).resized, f"init.weights={weights}: ", hint)
-    fits = how == "fresh" or all(isinstance(task.model.get_submodule(name), PointwiseNorm) for name in norms)
-    require(fits, f"init.norms=calibrated: it fits point-wise norms, and norm={cfg.norm.name} is none; take fresh")
-
-    device = this_device(cfg.trainer)
-    net, old = task.model.to(device), old.to(device)
-    seen = _inputs(task, data, "train", cfg.init.samples, device)
-    unseen = _inputs(task, data, "val", cfg.init.samples, device) if data.sizes["val"] else seen
-    batches = list(zip(*(one.split(data.batch_size) for one in unseen), strict=True))
-    with evaluating(net), evaluating(old):
-        with standing_in(net, old, [*norms, *anew]):
-            off = distance(net, old, batches[:1], task.classifies).relative
-            require(off < SAME, f"init.weights={weights}: that net computes something else with the same weights{hint}")
-        with standing_in(net, old, anew):
-            distances = {"fresh": distance(net, old, batches, task.classifies)}
-            if norms and how == "calibrated":
-                fit_norms_(net, old, norms, seen)
-                distances["calibrated"] = distance(net, old, batches, task.classifies)
-    net.to("cpu")
+    try:
+        norms, resized, distances = _transfer_(task, cfg, data, old)
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"init.weights={weights}: {error}{hint}") from error
     if task.ema is not None:
-        task.ema.load_state_dict(net.state_dict())
-    tell = rank_zero_only(print)
-    begun = f"; {', '.join(anew)}: of another size there, starts anew" if anew else ""
-    tell(f"init      the weights of {weights}, {len(norms) or 'no'} norms replaced{begun}")
+        task.ema.load_state_dict(task.model.state_dict())
+    say = rank_zero_only(print)
+    begun = f"; {', '.join(resized)}: of another size there, starts anew" if resized else ""
+    say(f"init      the weights of {weights}, {len(norms) or 'no'} norms replaced{begun}")
     for kind, far in distances.items() if norms else ():
-        tell(f"          {kind} norms: {far}")
+        say(f"          {kind} norms: {far}")
     return distances
 
 
-def source(weights: str, cfg: DictConfig) -> tuple[nn.Module, str]:
-    """The net that `init.weights` names, and what to say of its config where it turns out to differ.
+def _transfer_(
+    task: BaseModule, cfg: DictConfig, data: DataModule, old: nn.Module
+) -> tuple[list[str], list[str], dict[str, Distance]]:
+    """Returns the names of the replaced norms and of the layers of another size, and the distances."""
+    norms, resized = copy_(task.model, old, get_family(cfg.task.name).resized)
+    fits = cfg.init.norms == "calibrated"
+    if fits and not all(isinstance(task.model.get_submodule(name), PointwiseNorm) for name in norms):
+        raise ValueError(f"norm={cfg.norm.name} is not point-wise and cannot be fitted; take init.norms=fresh")
+    device = this_device(cfg.trainer)
+    model, old = task.model.to(device), old.to(device)
+    seen = _inputs(task, data, "train", cfg.init.samples, device)
+    unseen = _inputs(task, data, "val", cfg.init.samples, device) if data.sizes["val"] else seen
+    batches = list(zip(*(one.split(data.batch_size) for one in unseen), strict=True))
+    with evaluating(model), evaluating(old):
+        with standing_in(model, old, [*norms, *resized]):
+            if not distance(model, old, batches[:1], task.classifies).relative < SAME:
+                raise ValueError("that model computes something else with the same weights")
+        with standing_in(model, old, resized):
+            distances = {"fresh": distance(model, old, batches, task.classifies)}
+            if norms and fits:
+                fit_norms_(model, old, norms, seen)
+                distances["calibrated"] = distance(model, old, batches, task.classifies)
+    model.to("cpu")
+    return norms, resized, distances
 
-    It is that of a run or checkpoint, or what `pretrained` of models/<family>/pretrained.py makes of the name.
+
+def source(weights: str, cfg: DictConfig) -> tuple[nn.Module, str]:
+    """Returns the model that `init.weights` names, and a hint about its config for where it turns out to differ.
+
+    The name is that of a run or checkpoint, or one that the family's `pretrained` knows.
 
     Raises:
-        UsageError: there is no such net.
+        UsageError: there is no such model.
     """
     path, family = Path(weights).expanduser(), cfg.task.name
     if path.suffix == ".ckpt" or (path / "config.yaml").is_file() or (path / "meta.pt").is_file():

@@ -1,4 +1,4 @@
-"""Point-wise norms that start where another norm's input and output say: least squares on a cloud of both."""
+"""Point-wise norms fitted to the input and output of another norm, by least squares."""
 
 import copy
 import math
@@ -8,48 +8,61 @@ from torch import Tensor
 
 from .pointwise import PointwiseNorm
 
-STEEPNESS = [10 ** (power / 4) for power in range(-8, 7)]  # alpha times the std of x where the search looks first
-FLAT = 1e-6  # a channel whose curve varies less, beside the average channel's, has nothing to fit a weight to
-ROWS = 4096  # of a cloud: two numbers a channel need no more
+STEEPEST = 30.0  # alpha times the std of x where the search starts at most
+FLATTEST = 0.05  # and the least that is allowed: below it the curve is a straight line, and alpha could vanish
+FLAT = 1e-6  # a channel whose curve varies less than this share of the average channel's has no weight to fit
+ROWS = 4096  # tokens that are used at most: two numbers for each channel need no more
 
 
 @torch.no_grad()
 def calibrate_(norm: PointwiseNorm, x: Tensor, y: Tensor) -> float:
-    """Sets the parameters of `norm` in place so that norm(x) comes as near to y as it can, in the mean of squares.
+    """Sets the parameters of `norm` in place so that the squares of norm(x) - y are least, in float64.
 
-    Under given scalars (alpha, and Derf's shift) weight and bias are a linear regression in every channel, so only the
-    scalars are searched for (variable projection, Golub and Pereyra 1973), in float64. Without a bias the regression
-    goes through the origin; without a weight the scalars do what they can alone.
+    For given scalars (alpha, and Derf's shift) weight and bias are a linear regression in every channel, so only the
+    scalars are searched for (variable projection, Golub and Pereyra 1973). Without a bias the regression goes through
+    the origin.
 
     Args:
-        x, y: (N, dim), what another norm was fed and what it made of it.
+        x, y: (N, dim), the input and the output of the other norm.
 
     Returns:
-        What is left: the norm of norm(x) - y over that of y.
-    """
-    from scipy.optimize import minimize  # takes a moment to import, for which others need not wait
+        The norm of norm(x) - y over that of y.
 
+    Raises:
+        ValueError: x or y is not finite.
+    """
+    from scipy.optimize import minimize  # takes a moment to import
+
+    if not (x.isfinite().all() and y.isfinite().all()):
+        raise ValueError("a norm cannot be fitted to numbers that are not finite; does the trained model diverge?")
     device = torch.device("cpu") if x.device.type == "mps" else x.device  # which has no float64
     x, y = x.to(device, torch.float64), y.to(device, torch.float64)
-    bare = copy.deepcopy(norm).to(device, torch.float64)  # hooks too, which calling `forward` goes around
+    bare = copy.deepcopy(norm).to(device, torch.float64)
     bare.weight = bare.bias = None
+    names = sorted(norm.scalars, key=lambda name: name != "alpha")  # alpha first, which is searched as its logarithm
 
-    def fitted(place: list[float]) -> tuple[Tensor, Tensor, float]:
-        for name, value in _scalars(norm, place).items():
-            getattr(bare, name).fill_(value)
+    def fit(point: list[float]) -> tuple[Tensor, Tensor, float]:
+        for name, value in zip(names, point, strict=True):
+            getattr(bare, name).fill_(math.exp(value) if name == "alpha" else value)
         return _regression(bare.forward(x), y, norm.weight is not None, norm.bias is not None)
 
-    steepness = x.square().mean().sqrt().clamp(min=1e-12).item()
-    start = [float(value) for name, value in norm.scalars.items() if name != "alpha"]
-    places = [[math.log(one / steepness), *start] for one in STEEPNESS] if "alpha" in norm.scalars else [start]
-    place = min(places, key=lambda one: fitted(one)[2])
-    if place:
-        corners = [place, *([value + 0.2 * (i == j) for j, value in enumerate(place)] for i in range(len(place)))]
-        exact = {"initial_simplex": corners, "xatol": 1e-6, "fatol": 1e-12 * y.square().sum().item()}
-        place = minimize(lambda one: fitted(one)[2], place, method="Nelder-Mead", options=exact).x.tolist()
-    weight, bias, rest = fitted(place)
-    for name, value in _scalars(norm, place).items():
-        getattr(norm, name).fill_(value)
+    scale = max(x.std(correction=0).item(), 1e-3 * x.square().mean().sqrt().item(), 1e-12)
+    start = [norm.scalars[name] for name in names if name != "alpha"]
+    starts = [start]
+    bounds: list[tuple[float | None, float | None]] = [(None, None)] * len(start)
+    if "alpha" in names:
+        steepness = torch.logspace(math.log10(FLATTEST), math.log10(STEEPEST), 13, dtype=torch.float64)
+        starts = [[math.log(one / scale), *start] for one in steepness.tolist()]
+        bounds = [(starts[0][0], None), *bounds]
+    point = min(starts, key=lambda one: fit(one)[2])
+    if point:
+        simplex = [point, *([value + 0.2 * (i == j) for j, value in enumerate(point)] for i in range(len(point)))]
+        exact = {"initial_simplex": simplex, "xatol": 1e-6, "fatol": 1e-12 * y.square().sum().item()}
+        found = minimize(lambda one: fit(one)[2], point, method="Nelder-Mead", bounds=bounds, options=exact)
+        point = found.x.tolist()
+    weight, bias, rest = fit(point)
+    for name in names:
+        getattr(norm, name).copy_(getattr(bare, name))
     for parameter, vector in (norm.weight, weight), (norm.bias, bias):
         if parameter is not None:
             parameter.copy_(vector)
@@ -57,22 +70,18 @@ def calibrate_(norm: PointwiseNorm, x: Tensor, y: Tensor) -> float:
 
 
 def rows(x: Tensor) -> Tensor:
-    """(N, dim) of an input or output of a norm: up to ROWS of its vectors, the same places of every tensor alike."""
-    cloud = x.detach().flatten(0, -2)
-    if len(cloud) <= ROWS:
-        return cloud
-    places = torch.randperm(len(cloud), generator=torch.Generator().manual_seed(0))[:ROWS]  # a stride might hit columns
-    return cloud[places.to(cloud.device)]
-
-
-def _scalars(norm: PointwiseNorm, place: list[float]) -> dict[str, float]:
-    """By name, from where the search stands: alpha, which is above 0, on a logarithmic scale and first."""
-    names = sorted(norm.scalars, key=lambda name: name != "alpha")
-    return {name: math.exp(value) if name == "alpha" else value for name, value in zip(names, place, strict=True)}
+    """Returns up to ROWS tokens of (..., dim) as (N, dim), for every tensor of the same shape the same ones."""
+    tokens = x.detach().flatten(0, -2)
+    if len(tokens) <= ROWS:
+        return tokens
+    chosen = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))[
+        :ROWS
+    ]  # a stride might hit columns
+    return tokens[chosen.to(tokens.device)]
 
 
 def _regression(t: Tensor, y: Tensor, weighted: bool, biased: bool) -> tuple[Tensor, Tensor, float]:
-    """Weight and bias (dim,) that make weight * t + bias nearest to y in every channel, and the squares left in all."""
+    """Returns weight and bias (dim,) that bring weight * t + bias nearest to y, and the sum of squares that is left."""
     mean_t, mean_y = (t.mean(0), y.mean(0)) if biased else (t.new_zeros(t.shape[1]), y.new_zeros(y.shape[1]))
     t, y = t - mean_t, y - mean_y
     squares = t.square().sum(0)

@@ -1,4 +1,4 @@
-"""From one net to another that differs in its norms: its weights, and norms that do nearly what its own did."""
+"""The weights of a trained model for one with other norms, and norms that are fitted to the trained ones."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import require
 from . import is_norm
 from .calibrate import calibrate_, rows
 
@@ -18,10 +17,15 @@ Inputs = tuple[Any, ...]
 
 
 class Distance(NamedTuple):
-    """Of the outputs of a net from those of another."""
+    """The distance of a model's outputs from those of another.
 
-    relative: float  # the norm of the difference over the norm of the other's
-    kept: float | None  # share of the predictions that are the same
+    Args:
+        relative: the norm of the difference over the norm of the other's outputs.
+        kept: share of the predictions that are the same, where the outputs are predictions.
+    """
+
+    relative: float
+    kept: float | None
 
     def __str__(self) -> str:
         kept = "" if self.kept is None else f", {self.kept:.1%} of the predictions kept"
@@ -29,51 +33,56 @@ class Distance(NamedTuple):
 
 
 class _AllSeen(Exception):
-    """Ends a forward pass whose rest nobody asks for: a head's outputs can be much larger than all else."""
+    """Ends a forward pass whose rest is not needed: the outputs of a head can be much larger than all else."""
 
 
 @torch.no_grad()
-def copy_(net: nn.Module, old: nn.Module, anew: Sequence[str], where: str, hint: str) -> tuple[list[str], list[str]]:
-    """Copies all weights of `old` but those of norms that `net` has otherwise.
+def copy_(model: nn.Module, old: nn.Module, resizable: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Copies all weights of `old` into `model`, but for norms of another kind.
 
     Args:
-        anew: layers that stay as they are where their sizes differ.
-        where, hint: what a refusal begins and ends with.
+        resizable: layers that keep their own weights where their sizes differ.
 
     Returns:
         The names of the other norms, and of the layers of other sizes.
 
     Raises:
-        UsageError: the nets differ in more than that; the first difference is named.
+        ValueError: the models differ in more than that; the first difference is named.
     """
-    present, norms = dict(old.named_modules()), []
-    for name, norm in net.named_modules():
+    theirs, norms = dict(old.named_modules()), []
+    for name, norm in model.named_modules():
         if is_norm(norm):
-            known = not isinstance(present.get(name, nn.Identity()), nn.Identity)
-            require(known, f"{where}this net has a norm at {name}, and that one has none{hint}")
-            if not _alike(norm, present[name]):
+            if isinstance(theirs.get(name, nn.Identity()), nn.Identity):
+                raise ValueError(f"this model has a norm at {name}, and that one has none")
+            if not _alike(norm, theirs[name]):
                 norms.append(name)
-    mine, theirs = _state(net, norms), _state(old, norms)
-    sizes = [{name: tuple(one.shape) for name, one in state.items()} for state in (mine, theirs)]
-    other_sizes = [one for one in anew if len({tuple(_below(one, size).items()) for size in sizes}) > 1]
-    for name in dict.fromkeys((*mine, *theirs)):
-        if any(_below(one, {name: name}) for one in other_sizes):
+    here, there = ({k: v for k, v in one.state_dict().items() if not _in(k, norms)} for one in (model, old))
+    resized = [
+        layer
+        for layer in resizable
+        if len({tuple((k, v.shape) for k, v in one.items() if _in(k, [layer])) for one in (here, there)}) > 1
+    ]
+    for name in dict.fromkeys((*here, *there)):
+        if _in(name, resized):
             continue
-        require(name in theirs, f"{where}this net has {name}, and that one has not{hint}")
-        require(name in mine, f"{where}that net has {name}, and this one has not{hint}")
-        here, there = (size[name] for size in sizes)
-        require(here == there, f"{where}{name} is {there} there and {here} here{hint}")
-        mine[name].copy_(theirs[name])
-    return norms, other_sizes
+        if name not in here or name not in there:
+            has, lacks = ("this model", "that one") if name in here else ("that model", "this one")
+            raise ValueError(f"{has} has {name}, and {lacks} has not")
+        if here[name].shape != there[name].shape:
+            raise ValueError(f"{name} is {tuple(there[name].shape)} there and {tuple(here[name].shape)} here")
+        here[name].copy_(there[name])
+    return norms, resized
 
 
 @torch.no_grad()
-def fit_norms_(net: nn.Module, old: nn.Module, norms: Sequence[str], inputs: Inputs) -> None:
-    """Fits these point-wise norms of `net`, in the order of execution, to what those of `old` make of `inputs`.
+def fit_norms_(model: nn.Module, old: nn.Module, norms: Sequence[str], inputs: Inputs) -> None:
+    """Fits these point-wise norms of `model`, in the order of execution, to the outputs of those of `old` on `inputs`.
 
-    A norm is fitted when the forward pass comes to it: what it is fed comes from norms that are fitted already, and
-    what it is fitted to is the old net's own. So errors are made good for, as far as a norm can, instead of adding up.
-    All of `inputs` go through at once. Of a norm that is called more than once the first call counts.
+    A norm is fitted when the forward pass comes to it, so its input comes from norms that are fitted already, and each
+    makes up for the errors before it as far as it can. Of a norm that is called more than once the first call counts.
+
+    Raises:
+        ValueError: something is not finite.
     """
     targets: dict[str, Tensor] = {}
 
@@ -88,35 +97,33 @@ def fit_norms_(net: nn.Module, old: nn.Module, norms: Sequence[str], inputs: Inp
             if not targets:
                 raise _AllSeen
 
-    theirs = (old.get_submodule(name).register_forward_hook(partial(keep, name)) for name in norms)
-    with _hooked(theirs), contextlib.suppress(_AllSeen):
+    with _hooks(old.get_submodule(name).register_forward_hook(partial(keep, name)) for name in norms):
         old(*inputs)
-    ours = (net.get_submodule(name).register_forward_pre_hook(partial(fit, name)) for name in norms)
-    with _hooked(ours), contextlib.suppress(_AllSeen):
-        net(*inputs)
+    with _hooks(model.get_submodule(name).register_forward_pre_hook(partial(fit, name)) for name in norms):
+        model(*inputs)
 
 
 @contextlib.contextmanager
-def standing_in(net: nn.Module, old: nn.Module, names: Sequence[str]) -> Iterator[None]:
-    """`net` with the layers of `old` in the places of its own of these names, for forward passes."""
+def standing_in(model: nn.Module, old: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Lets the layers of `old` with these names compute in the place of those of `model`, for forward passes."""
 
     def other(layer: nn.Module) -> Callable[..., Tensor]:
         return lambda _, args, __: layer(*args)
 
-    with _hooked(net.get_submodule(name).register_forward_hook(other(old.get_submodule(name))) for name in names):
+    with _hooks(model.get_submodule(name).register_forward_hook(other(old.get_submodule(name))) for name in names):
         yield
 
 
 @torch.no_grad()
-def distance(net: nn.Module, old: nn.Module, batches: Iterable[Inputs], classifies: bool) -> Distance:
-    """Of the outputs of `net` from those of `old`.
+def distance(model: nn.Module, old: nn.Module, batches: Iterable[Inputs], classifies: bool) -> Distance:
+    """Returns the distance of the outputs of `model` from those of `old`.
 
     Args:
         classifies: the outputs are logits, in their last dimension.
     """
     off = size = kept = number = 0.0
     for inputs in batches:
-        ours, theirs = net(*inputs).float(), old(*inputs).float()
+        ours, theirs = model(*inputs).float(), old(*inputs).float()
         off += (ours - theirs).square().sum().item()
         size += theirs.square().sum().item()
         if classifies:
@@ -127,25 +134,20 @@ def distance(net: nn.Module, old: nn.Module, batches: Iterable[Inputs], classifi
 
 
 @contextlib.contextmanager
-def _hooked(handles: Iterable[torch.utils.hooks.RemovableHandle]) -> Iterator[None]:
+def _hooks(handles: Iterable[torch.utils.hooks.RemovableHandle]) -> Iterator[None]:
     hooks = list(handles)
     try:
-        yield
+        with contextlib.suppress(_AllSeen):
+            yield
     finally:
         for hook in hooks:
             hook.remove()
 
 
 def _alike(norm: nn.Module, other: nn.Module) -> bool:
-    """Whether the one can take the other's weights: LayerNorms from elsewhere and ours are both torch's."""
+    """Returns whether one can take the other's weights: LayerNorms from elsewhere and ours are both torch's."""
     return type(norm) is type(other) or any(isinstance(norm, cls) and isinstance(other, cls) for cls in TORCH_NORMS)
 
 
-def _state(net: nn.Module, norms: Sequence[str]) -> dict[str, Tensor]:
-    return {
-        name: one for name, one in net.state_dict().items() if not any(name.startswith(f"{norm}.") for norm in norms)
-    }
-
-
-def _below(layer: str, entries: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in entries.items() if name.startswith(f"{layer}.")}
+def _in(name: str, layers: Sequence[str]) -> bool:
+    return any(name.startswith(f"{layer}.") for layer in layers)
