@@ -30,7 +30,7 @@ NORMS = {"dyt": "blue", "derf": "vermilion", "ln": "grey", "rmsnorm": "green", "
 OTHERS = ("blue", "vermilion", "green", "purple", "amber", "violet", "brown", "grey")
 INK, FAINT, RULE = (COLOURS[name][0] for name in ("ink", "faint", "rule"))
 WIDTH = 9.2  # inches of a figure as wide as the page
-STYLE: dict[str, Any] = {
+STYLE: Any = {  # matplotlib types its keys one by one
     "svg.fonttype": "none",  # text stays text
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.5,
