@@ -146,13 +146,13 @@ class _Pointwise(torch.autograd.Function):
         u = _inner(x, alpha, shift)
         dy = dy.to(u.dtype)
         if shift is None:
-            s = (2 * u).sigmoid()
-            f, du = 2 * s - 1, torch.ops.aten.sigmoid_backward(dy, s) * 4  # the slope is 4 s (1 - s)
+            s = u.mul_(2).sigmoid_()
+            f, du = (2 * s).sub_(1), torch.ops.aten.sigmoid_backward(dy, s).mul_(4)  # the slope is 4 s (1 - s)
         else:
-            f, du = u.erf(), dy * (u * u).neg_().exp_() * (2 / math.sqrt(math.pi))
+            f, du = u.erf(), (dy * (u * u).neg_().exp_()).mul_(2 / math.sqrt(math.pi))
         dweight = None if weight is None else _sum_to(weight, dy * f)
         dbias = None if bias is None else _sum_to(bias, dy)
-        du = du if weight is None else du * weight
+        du = du if weight is None else du.mul_(weight)  # in place: fresh memory costs more than the arithmetic
         dshift = None if shift is None else _sum_to(shift, du)
         return (du * alpha).to(x.dtype), _sum_to(alpha, du * x), dshift, dweight, dbias, None
 
