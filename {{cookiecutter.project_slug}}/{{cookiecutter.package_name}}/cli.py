@@ -21,7 +21,7 @@ from rich.tree import Tree
 from .config import CONFIGS, ROOTED, compose, groups, leaves, plain
 from .errors import UsageError, did_you_mean, own_words
 from .models import NAMES, get_family
-from .models.family import Options
+from .models.family import Options, Script
 from .runs import saved_checkpoint
 
 NOISE = (
@@ -90,6 +90,28 @@ def dispatch(script: str, argv: list[str]) -> None:
         raise
     except ValueError as error:  # of an option that is out of range
         raise UsageError(str(error)) from error
+
+
+def prepare(script: str, part: Script, argv: list[str], usage: str, heading: str) -> None:
+    """Calls `part` with the options of `argv`.
+
+    Args:
+        usage: what stands behind the script's name.
+        heading: of the options, where they are printed.
+
+    Raises:
+        UsageError: a wrong option.
+        KeyboardInterrupt: after a word about how to go on.
+    """
+    if {"-h", "--help"} & set(argv):
+        print_options(f"python {script}.py {usage}", {heading: part.options})
+        return
+    options = read_options(argv, part.options)
+    try:
+        part.run(**options)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on with what is missing", file=sys.stderr)
+        raise
 
 
 def read_options(argv: list[str], options: Options) -> dict[str, Any]:

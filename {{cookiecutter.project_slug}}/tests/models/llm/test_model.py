@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from {{cookiecutter.package_name}}.models.layers import apply_rotary_emb, rope_cos_sin
-from {{cookiecutter.package_name}}.models.llm.model import build
+from {{cookiecutter.package_name}}.models.llm.model import SwiGLU, build
 from {{cookiecutter.package_name}}.norms import is_norm, make_norm, names
 
 from .models import SIZES, make, shake, some_tokens
@@ -167,3 +167,11 @@ def test_positions_and_the_embeddings_scale_stay_fp32_in_a_net_of_16_bits() -> N
     net = make(embed_scale=True).bfloat16()
     assert {net.cos.dtype, net.sin.dtype, net.embed_tokens.scale.dtype} == {torch.float32}
     assert net(some_tokens()).dtype == torch.bfloat16
+
+
+def test_swiglu_by_the_formula() -> None:
+    layer = SwiGLU(6, 10).double()
+    x = torch.randn(2, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    gate, up, down = (one.weight for one in (layer.gate_proj, layer.up_proj, layer.down_proj))
+    expected = ((x @ gate.T) / (1 + torch.exp(-x @ gate.T)) * (x @ up.T)) @ down.T
+    torch.testing.assert_close(layer(x), expected)

@@ -30,7 +30,7 @@ def test_bits_per_byte_are_the_loss_in_other_units(start: Start) -> None:
 def test_evaluation_on_windows_of_another_length(start: Start) -> None:
     run, _ = start("trainer.max_epochs=1", "trainer.limit_train_batches=1")
     assert evaluate.main([f"checkpoint={run}", "data.context=8"])["test/loss"] > 0
-    with pytest.raises(UsageError, match="data.context=32"):
+    with pytest.raises(UsageError, match=r"data\.context=32"):
         evaluate.main([f"checkpoint={run}", "data.context=32"])
 
 
