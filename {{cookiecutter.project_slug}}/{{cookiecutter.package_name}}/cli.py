@@ -1,7 +1,6 @@
-"""The scripts' common part: one-line errors, options of scripts, --help and the printed summary."""
+"""Helpers of the scripts: one-line errors and exit statuses, options, --help, printed config and summary."""
 
 import logging
-import math
 import os
 import re
 import sys
@@ -11,18 +10,17 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from .config import CONFIGS, ROOTED, compose, groups, leaves, plain
-from .errors import UsageError, did_you_mean, own_words
+from .config import CONFIGS, ROOTED, compose, groups, leaves, parse_yaml, plain, typed_value
+from .errors import UsageError, did_you_mean, own_words, require, translate_errors
 from .models import NAMES, get_family
 from .models.family import Options, Script
-from .runs import saved_checkpoint
 
 NOISE = (
     r".*does not have many workers.*",  # configs/data/ says how many, and small samples want none
@@ -38,7 +36,7 @@ NOISE = (
 def run(main: Callable[[list[str]], object]) -> None:
     """Calls `main` with the command line; a UsageError becomes one line on stderr and exit status 2.
 
-    Ctrl-C, and a reader such as `head` that has had enough, end it without a word, with the statuses that shells know.
+    Ctrl-C ends it silently with status 130, and a closed pipe, as behind `| head`, with 141.
     """
     try:
         main(sys.argv[1:])
@@ -54,7 +52,7 @@ def run(main: Callable[[list[str]], object]) -> None:
 
 
 def quiet() -> None:
-    """Drops Lightning's announcements, not its real warnings; to be called after its import, which sets its level."""
+    """Silences Lightning's announcements, not its warnings. To be called after its import, which sets its level."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -65,7 +63,7 @@ CHECKPOINT = {"checkpoint": ("", "a run directory, or a checkpoint file")}
 
 
 def dispatch(script: str, argv: list[str]) -> None:
-    """Calls what the checkpoint's family has for `script`, with the checkpoint, its config and the options of `argv`.
+    """Calls the `script` ("sample" or "export") of the checkpoint's family with the options of `argv`.
 
     Raises:
         UsageError: no such checkpoint, or one of a family that has no such script, or a wrong option.
@@ -76,32 +74,26 @@ def dispatch(script: str, argv: list[str]) -> None:
         tables = {f"of a checkpoint with task={name}": {**CHECKPOINT, **part.options} for name, part in parts.items()}
         print_options(f"python {script}.py checkpoint=<run or file> [key=value ...]", tables)
         return
+    from .runs import saved_checkpoint  # with torch, for whose import --help need not wait
+
     given = dict(argument.partition("=")[::2] for argument in argv)
-    checkpoint, config = saved_checkpoint(Path(given.get("checkpoint", "")))
-    family = config["task"]["name"]
+    checkpoint, saved = saved_checkpoint(Path(given.get("checkpoint", "")))
+    family = saved["task"]["name"]
     if family not in parts:
         others = ", ".join(f"task={name}" for name in parts) or "none"
         raise UsageError(f"{checkpoint}: it is of task={family}, which {script}.py does not know; it knows {others}")
     options = read_options(argv, {**CHECKPOINT, **parts[family].options})
     del options["checkpoint"]
-    try:
-        parts[family].run(checkpoint, config, **options)
-    except UsageError:
-        raise
-    except ValueError as error:  # of an option that is out of range
-        raise UsageError(str(error)) from error
+    with translate_errors():  # of an option that is out of range
+        parts[family].run(checkpoint, saved, **options)
 
 
 def prepare(script: str, part: Script, argv: list[str], usage: str, heading: str) -> None:
     """Calls `part` with the options of `argv`.
 
     Args:
-        usage: what stands behind the script's name.
-        heading: of the options, where they are printed.
-
-    Raises:
-        UsageError: a wrong option.
-        KeyboardInterrupt: after a word about how to go on.
+        usage: printed behind the script's name by --help.
+        heading: of the printed options.
     """
     if {"-h", "--help"} & set(argv):
         print_options(f"python {script}.py {usage}", {heading: part.options})
@@ -115,7 +107,7 @@ def prepare(script: str, part: Script, argv: list[str], usage: str, heading: str
 
 
 def read_options(argv: list[str], options: Options) -> dict[str, Any]:
-    """The values that `argv` gives. Unlike a config's, text is what was typed, whatever it looks like.
+    """Returns the options of a script as `argv` sets them, typed as a config's keys are, but text as it was typed.
 
     Raises:
         UsageError: an unknown key, or a value of the wrong type.
@@ -123,16 +115,15 @@ def read_options(argv: list[str], options: Options) -> dict[str, Any]:
     values = {key: default for key, (default, _) in options.items()}
     for argument in argv:
         key, equals, text = argument.partition("=")
-        if not equals:
-            raise UsageError(f"{argument}: expected key=value; --help lists the keys")
-        if key not in options:
-            raise UsageError(f"{key}: there is no such key{did_you_mean(key, list(options))}; --help lists them")
-        values[key] = _typed(key, text, type(options[key][0]))
+        require(bool(equals), f"{argument}: expected key=value; --help lists the keys")
+        require(key in options, f"{key}: there is no such key{did_you_mean(key, list(options))}; --help lists them")
+        default = options[key][0]
+        values[key] = text if isinstance(default, str) else typed_value(key, default, parse_yaml(text), text)
     return values
 
 
 def print_options(usage: str, tables: Mapping[str, Options]) -> None:
-    """The keys of a script with their defaults, under the headings of `tables`."""
+    """Prints the keys of a script with their defaults, under the headings of `tables`."""
     print(f"usage: {usage}")
     for heading, options in tables.items():
         keys = {key: f"{key}={shown(default)}" for key, (default, _) in options.items()}
@@ -141,25 +132,11 @@ def print_options(usage: str, tables: Mapping[str, Options]) -> None:
             print(f"  {keys[key]:{max(map(len, keys.values()))}}  # {comment}")
 
 
-def _typed(key: str, text: str, kind: type) -> Any:
-    if kind is bool:
-        if text not in ("true", "false"):
-            raise UsageError(f"{key}={text}: expected true or false")
-        return text == "true"
-    try:
-        value = kind(text)
-    except ValueError:
-        value = math.nan
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"{key}={text}: expected a {'whole ' if kind is int else ''}number")
-    return value
-
-
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<value>[^#]*?)(?:\s+#\s*(?P<comment>.*))?$")
 
 
 def print_help(usage: str, argv: list[str]) -> None:
-    """Groups with their options, then every key of the config that `argv` composes, with value and comment."""
+    """Prints groups with their options, then every key of the config that `argv` composes, with value and comment."""
     console = Console(highlight=False)
     console.print(Text(f"usage: {usage}\n"))
     for group, options in groups().items():
@@ -178,21 +155,19 @@ def print_help(usage: str, argv: list[str]) -> None:
 
 
 def print_tree(cfg: DictConfig) -> None:
-    """`cfg` as a tree, one line a section where it fits."""
+    """Prints `cfg` as a tree, one line a section where it fits."""
     tree = Tree("config", hide_root=True)
-    resolved = OmegaConf.create(plain(cfg))
-    for key, value in resolved.items():
-        section = str(key)
-        if isinstance(value, DictConfig):
+    for key, value in plain(cfg).items():
+        if isinstance(value, dict):
             pairs = [f"{name}={shown(leaf)}" for name, leaf in leaves(value)]
-            tree.add(Text(section, style="bold")).add(Text("  ".join(pairs)))
+            tree.add(Text(key, style="bold")).add(Text("  ".join(pairs)))
         else:
-            tree.add(Text(f"{section}={shown(value)}"))
+            tree.add(Text(f"{key}={shown(value)}"))
     Console(highlight=False).print(tree)
 
 
 def print_summary(run_dir: Path, values: Mapping[str, Any]) -> None:
-    """What a run came to, what it cost, and where to look."""
+    """Prints metrics and costs of a run, and the commands to look at it."""
     metrics = [f"{tag} {values[tag]:.4f}" for tag in sorted(values) if tag.startswith("test/")]
     cost = [
         f"{values['seconds']:.0f} s",
@@ -216,24 +191,24 @@ def print_summary(run_dir: Path, values: Mapping[str, Any]) -> None:
 
 
 def progress(unit: str) -> Progress:
-    """A bar on stderr that counts what is done of all."""
+    """Returns a progress bar on stderr, with a count and the time that remains."""
     columns = TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     return Progress(*columns, console=Console(stderr=True))
 
 
 def shown(value: object) -> str:
-    """A value as it is typed."""
+    """Returns a value as it is typed on the command line."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def headline(path: Path) -> str:
-    """The first comment line of a config file: what it is."""
+    """Returns the first comment line of a config file: what it is."""
     first = path.read_text(encoding="utf-8").partition("\n")[0]
     return first.lstrip("# ") if first.startswith("#") else ""
 
 
 def comments(cfg: DictConfig) -> dict[str, str]:
-    """The comment of every key, from the files that `cfg` was composed of."""
+    """Returns the comment of every key, from the files that `cfg` was composed of."""
     notes = dict(_file_comments(CONFIGS / "train.yaml", ""))
     for group, option in cfg.defaults.items():
         prefix = "" if group in ROOTED else f"{group}."
@@ -247,7 +222,7 @@ def _table(title: str) -> Table:
 
 
 def _file_comments(path: Path, prefix: str) -> Iterator[tuple[str, str]]:
-    """(dotted key, comment at the end of its line) of a YAML file that nests by indentation."""
+    """Yields (dotted key, comment at the end of its line) of a YAML file that nests by indentation."""
     stack: list[tuple[int, str]] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         match = _LINE.match(line)

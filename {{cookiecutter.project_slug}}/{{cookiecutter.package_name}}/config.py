@@ -1,11 +1,13 @@
-"""argv -> one plain, validated config.
+"""Composes one plain, checked config from the command line.
 
 A *group* is a folder of `configs/`, an *option* one of its files. `group=option` picks a file, `group.key=value`
 overrides a key, `experiment=name` is a file that does both. Later wins: train.yaml < options < task < its with_<group>
-< experiment < argv. A norm, model, data, trainer or logger file fills the section of its group; a task or an experiment
-file speaks about the whole config, so its keys are written from the root. `defaults:` names the options a file picks,
-and so the groups that there are: a task may have some of its own. `with_norm: {dyt: {...}}` in a task's or an
-experiment's file is what it wants different under that option, and so with every group, with_norm last.
+< experiment < command line.
+
+A norm, model, data, trainer or logger file fills the section of its group; a task or an experiment file is written from
+the root of the config. Its `defaults:` name the options that it picks; those of a task may be of groups of its own.
+`with_norm: {dyt: {...}}` in a task's or an experiment's file is what it changes under that option, and so with every
+group, norm last. The type of a key is that of its value in the files; `CONSTRAINTS` has the ranges and choices.
 """
 
 import fnmatch
@@ -27,8 +29,12 @@ ROOTED = ("task", "experiment")  # groups whose files are written from the root
 SHORT = {"init": "init.weights"}  # keys that may be typed shorter
 
 
+class Text(str):
+    """A value as it was typed, not parsed yet."""
+
+
 def groups() -> dict[str, list[str]]:
-    """Every group with its options, as the folders of `configs/` have them."""
+    """Returns every group with its options, as the folders of `configs/` have them."""
     folders = sorted(folder for folder in CONFIGS.iterdir() if folder.is_dir())
     return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
 
@@ -43,63 +49,80 @@ def compose(argv: list[str], check: bool = True) -> DictConfig:
         UsageError: unknown group, option or key, or a wrong value; the message names what would be right.
     """
     picks, overrides = parse(argv)
-    name = picks.pop("experiment", "")
-    experiment = _option("experiment", name) if name else OmegaConf.create()
+    name = picks.pop("experiment", None)
+    experiment = OmegaConf.create() if name is None else _option("experiment", name)
     cfg = _layers({**experiment.get("defaults", {}), **picks})
     known = {str(group): groups()[str(group)] for group in cfg.defaults if group not in ROOTED}
-    wishes = _wishes(CONFIGS / "experiment" / f"{name}.yaml", experiment, known)
-    own = [*leaves(_without(experiment, "defaults", *(f"with_{group}" for group in wishes)))]
-    for group, options in wishes.items():
+    changes = _with_sections(CONFIGS / "experiment" / f"{name}.yaml", experiment, known)
+    own = [*leaves(_without(experiment, "defaults", *(f"with_{group}" for group in changes)))]
+    for group, options in changes.items():
         own += leaves(options.get(cfg.defaults[group]) or {})
-    return _finish(cfg, [*own, *overrides], check)
+    return _override(cfg, [*own, *overrides], check)
 
 
 def recompose(saved: Mapping[str, Any], argv: list[str], anew: tuple[str, ...], free: tuple[str, ...]) -> DictConfig:
-    """The config of an earlier run with this command line's overrides on top; what the run lacks is as it is today.
+    """Returns the config of an earlier run with overrides on top. Keys that the run lacks are as they are today.
 
     Args:
         saved: the run's config.
         anew: groups whose options may be picked again (`trainer=ddp` on another machine, say).
         free: keys, or sections, that may be overridden; the rest is what the run is.
+
+    Raises:
+        UsageError: as `compose`; or another key, or a config of another version of this project.
     """
     picks, overrides = parse(argv)
     for name, value in [*picks.items(), *overrides]:
         allowed = name in anew if name in picks else any(f"{name}.".startswith(f"{key}.") for key in free)
-        if not allowed:
-            choice = ", ".join([*(f"{group}=" for group in anew), *free])
-            raise UsageError(f"{name}={value}: an earlier run keeps its own; what can be changed is {choice}")
+        choice = ", ".join([*(f"{group}=" for group in anew), *free])
+        require(allowed, f"{name}={value}: an earlier run keeps its own; what can be changed is {choice}")
     try:
         cfg = _layers({**saved["defaults"], **picks})
         kept = [(key, value) for key, value in leaves(saved) if not key.startswith("defaults.")]
     except (AttributeError, KeyError, TypeError) as error:
         raise UsageError("the run's config was not written by this project") from error
-    renewed = {f"{group}.{key}" for group, option in picks.items() for key, _ in leaves(_option(group, option))}
-    replaced = {f"{group}.{key}" for group in picks for key, _ in leaves(_option(group, saved["defaults"][group]))}
+    options = [(group, one) for group, option in picks.items() for one in (option, saved["defaults"][group])]
+    replaced = {f"{group}.{key}" for group, option in options for key, _ in leaves(_option(group, option))}
     for key, value in kept:
-        if key not in renewed | replaced:
-            if not has_key(cfg, key):
-                raise UsageError(f"the run was made by another version of this project: it has the key {key}")
+        if key not in replaced:
+            require(has_key(cfg, key), f"the run was made by another version of this project: it has the key {key}")
             OmegaConf.update(cfg, key, value, merge=False)
-    return _finish(cfg, overrides)
+    return _override(cfg, overrides)
+
+
+def parse(argv: list[str]) -> tuple[dict[str, str], list[tuple[str, Any]]]:
+    """Returns `argv` as picked options by group, and overrides as (key, text) in order."""
+    picks, overrides = {}, []
+    known = groups()
+    for argument in argv:
+        key, equals, text = argument.partition("=")
+        right = equals and re.fullmatch(r"\w+(\.\w+)*", key)
+        wrong = f"{argument}: expected group=option or key=value, as in norm=dyt or optim.lr=1e-3; --help lists them"
+        require(bool(right), wrong)
+        if key in known:
+            picks[key] = text
+        else:
+            overrides.append((SHORT.get(key, key), Text(text)))
+    return picks, overrides
 
 
 def _layers(choices: Mapping[str, str]) -> DictConfig:
-    """train.yaml, the options of `choices` or the defaults, the task and what it wants different under them."""
+    """Merges train.yaml, the options of `choices` or the defaults, the task, and its changes under these options."""
     base = _load(CONFIGS / "train.yaml")
     name = choices.get("task", base.defaults.task)
     task = _option("task", name)
     chosen = _chosen(name, {**base.defaults, **task.get("defaults", {})}, choices)
     options = {group: _option(group, option) for group, option in chosen.items() if group not in ROOTED}
-    wishes = _wishes(CONFIGS / "task" / f"{name}.yaml", task, {group: groups()[group] for group in options})
-    plain_task = _without(task, "defaults", *(f"with_{group}" for group in wishes))
-    wanted = [wishes[group].get(chosen[group]) or {} for group in sorted(wishes, key=lambda group: group == "norm")]
-    cfg = OmegaConf.merge(_without(base, "defaults"), options, plain_task, *wanted, {"defaults": chosen})
+    changes = _with_sections(CONFIGS / "task" / f"{name}.yaml", task, {group: groups()[group] for group in options})
+    plain_task = _without(task, "defaults", *(f"with_{group}" for group in changes))
+    picked = [changes[group].get(chosen[group]) or {} for group in sorted(changes, key=lambda group: group == "norm")]
+    cfg = OmegaConf.merge(_without(base, "defaults"), options, plain_task, *picked, {"defaults": chosen})
     assert isinstance(cfg, DictConfig)
     return cfg
 
 
 def _chosen(task: str, defaults: Mapping[str, str], choices: Mapping[str, str]) -> dict[str, str]:
-    """`choices` before the `defaults` of `task`, by group.
+    """Returns the option of each group: that of `choices`, or else of the `defaults` of `task`.
 
     Raises:
         UsageError: a group that this task has not, or a model that is named after another one.
@@ -115,32 +138,170 @@ def _chosen(task: str, defaults: Mapping[str, str], choices: Mapping[str, str]) 
     return chosen
 
 
-def _wishes(file: Path, task: DictConfig, known: Mapping[str, list[str]]) -> dict[str, DictConfig]:
-    """What a task's file wants `with_` which option, by group, in the order of `known`: the task's groups and options.
+def _with_sections(file: Path, task: DictConfig, known: Mapping[str, list[str]]) -> dict[str, DictConfig]:
+    """Returns the sections `with_<group>` of a file by group, in the order of `known`: groups with their options.
 
     Raises:
         UsageError: a group or an option that is not there.
     """
-    found = {str(key).removeprefix("with_"): wishes for key, wishes in task.items() if str(key).startswith("with_")}
-    for group, wishes in found.items():
+    found = {str(key).removeprefix("with_"): section for key, section in task.items() if str(key).startswith("with_")}
+    for group, section in found.items():
         where = f"{file}: with_{group}"
         require(group in known, f"{where}: this task has no group {group}; it has {', '.join(known)}")
-        require(isinstance(wishes, DictConfig), f"{where}: expected options with what they change")
-        for option, wish in wishes.items():
+        require(isinstance(section, DictConfig), f"{where}: expected options with what they change")
+        for option, changes in section.items():
             hint = f"{did_you_mean(str(option), known[group])}; choose from {', '.join(known[group])}"
             require(option in known[group], f"{where}.{option}: there is no such {group}{hint}")
-            require(wish is None or isinstance(wish, DictConfig), f"{where}.{option}: expected keys and values")
+            require(changes is None or isinstance(changes, DictConfig), f"{where}.{option}: expected keys and values")
     return {group: found[group] for group in known if group in found}
 
 
+def _override(cfg: DictConfig, overrides: list[tuple[str, Any]], check: bool = True) -> DictConfig:
+    """Returns `cfg` with `overrides` applied in order, closed to new keys, with all references between keys checked."""
+    result = cfg.copy()
+    try:
+        for key, value in overrides:
+            _check_option(cfg, key)
+            for leaf, typed in _typed_values(cfg, key, value):
+                OmegaConf.update(result, leaf, typed, merge=False)
+        plain(result)
+        for key, _ in overrides:  # `key=${other}` must have the type of `key`
+            parent, _, name = key.rpartition(".")
+            section = OmegaConf.select(result, parent) if parent else result
+            if OmegaConf.is_interpolation(section, name):
+                typed_value(key, OmegaConf.select(cfg, key), section[name], section[name])
+    except OmegaConfBaseException as error:
+        message = f"config: {str(error).splitlines()[0]}"
+        if "'data." in message:  # of another family, perhaps
+            message += f"; do model={cfg.defaults.model} and data={cfg.defaults.data} go together?"
+        raise UsageError(message) from error
+    if check:
+        check_constraints(result)
+    OmegaConf.set_struct(result, True)
+    return result
+
+
+def _check_option(cfg: DictConfig, key: str) -> None:
+    """Refuses a key that only other options of its group have: norm.alpha0 under norm=ln, say."""
+    group, _, name = key.partition(".")
+    if group in cfg.defaults and group not in ROOTED and not has_key(cfg, key):
+        having = [f"{group}={option}" for option in groups()[group] if has_key(_option(group, option), name)]
+        here = f"{group}={cfg.defaults[group]}"
+        require(not having, f"{key}: there is no such key under {here}; it is one of {', '.join(having)}")
+
+
+def _typed_values(cfg: DictConfig, key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yields `key` with its value in the key's type; for a mapping, its keys with theirs.
+
+    Raises:
+        UsageError: no such key, another type, or a key that follows another choice.
+    """
+    text = value
+    if isinstance(value, Text):
+        value = parse_yaml(value)
+    if not has_key(cfg, key):
+        known = [name for name, _ in leaves(cfg) if not name.startswith("defaults.")] + list(cfg.defaults)
+        raise UsageError(f"{key}: there is no such key{did_you_mean(key, known)}; --help lists them")
+    parent, _, name = key.rpartition(".")
+    section = OmegaConf.select(cfg, parent) if parent else cfg
+    _refuse_follower(cfg, key, section)
+    if name not in section or (isinstance(value, str) and "${" in value):
+        yield key, value
+    elif isinstance(section[name], DictConfig) and section[name] and isinstance(value, dict):
+        for inner, one in value.items():
+            yield from _typed_values(cfg, f"{key}.{inner}", one)
+    else:
+        yield key, typed_value(key, section[name], value, text)
+
+
+def _refuse_follower(cfg: DictConfig, key: str, section: DictConfig) -> None:
+    """Refuses keys that are not set by themselves: those that name a file's contents, and those of the data."""
+    group, _, name = key.partition(".")
+    require(group != "defaults", f"{key}: pick an option by {name or 'group'}=<option>")
+    of_file = group in cfg.defaults and ((name == "name" and group != "model") or name == "module")
+    require(not of_file, f"{key}: it belongs to the file; pick another by {group}=<option>")
+    written = OmegaConf.to_container(section, resolve=False).get(key.rpartition(".")[2])  # type: ignore[union-attr]
+    of_data = isinstance(written, str) and written.startswith("${data.")
+    require(not of_data, f"{key}: the data decide it; set {str(written).strip('${}')}")
+
+
+def _load(path: Path) -> DictConfig:
+    try:
+        cfg = OmegaConf.load(path)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise UsageError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(cfg, DictConfig):
+        raise UsageError(f"{path}: expected keys and values")
+    return cfg
+
+
+def _option(group: str, option: str) -> DictConfig:
+    options = groups().get(group)
+    if options is None:
+        raise UsageError(f"{group}={option}: there is no group {group}; the groups are {', '.join(groups())}")
+    if option in options:
+        return _load(CONFIGS / group / f"{option}.yaml")
+    if group == "experiment" and option.endswith(".yaml") and Path(option).is_file():
+        return _load(Path(option))
+    guess = did_you_mean(option, options)
+    raise UsageError(f"{group}={option}: there is no such {group}{guess}; choose from {', '.join(options)}")
+
+
+# --- Keys and values.
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """Returns `cfg` as dicts, lists and scalars, which a checkpoint can hold under `weights_only=True`."""
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def leaves(cfg: Mapping[str, Any] | DictConfig) -> Iterator[tuple[str, Any]]:
+    """Yields every key that holds no further keys, dotted, with its value as written."""
+
+    def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for name, value in tree.items():
+            if isinstance(value, Mapping) and value:
+                yield from walk(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}", value
+
+    return walk(OmegaConf.to_container(cfg, resolve=False) if isinstance(cfg, DictConfig) else cfg, "")  # type: ignore[arg-type]
+
+
+def without(cfg: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Returns the leaves of `cfg` but these, and what is below these."""
+    return {key: value for key, value in leaves(cfg) if not any(f"{key}.".startswith(f"{one}.") for one in keys)}
+
+
+def _without(cfg: DictConfig, *names: str) -> DictConfig:
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in names])
+
+
+def has_key(cfg: DictConfig, key: str) -> bool:
+    """Returns true if `cfg` has this dotted key; a mapping that is empty in its file has any."""
+    parent, _, name = key.rpartition(".")
+    section = OmegaConf.select(cfg, parent) if parent else cfg
+    return isinstance(section, DictConfig) and (name in section or not section)
+
+
+def value_of(key: str, argv: list[str]) -> str | None:
+    """Returns the text given for `key`, if any and not null; the last one counts."""
+    text = dict(parse(argv)[1]).get(key)
+    return None if text == "null" else text
+
+
+def to_argv(texts: Mapping[str, str]) -> list[str]:
+    return [f"{key}={text}" for key, text in texts.items()]
+
+
 def family_of(model: str) -> str | None:
-    """The family that an option of `model=` is named after."""
+    """Returns the family that an option of `model=` is named after."""
     families = [family for family in groups()["task"] if f"{model}_".startswith(f"{family}_")]
     return max(families, key=len, default=None)
 
 
 def fit_keys(chosen: Sequence[Mapping[str, str]]) -> tuple[list[dict[str, str]], list[str]]:
-    """Each of `chosen`, texts by key, without what its options lack and those of another one have; and notes of that.
+    """Removes from each of `chosen`, texts by key, the keys that only others' options have; returns them and notes.
 
     So `norm=dyt,ln norm.alpha0=1` can be several command lines. A key that none of them has stays, to be refused.
     """
@@ -166,179 +327,20 @@ def fit_keys(chosen: Sequence[Mapping[str, str]]) -> tuple[list[dict[str, str]],
     return kept, sorted(notes)
 
 
-def to_argv(texts: Mapping[str, str]) -> list[str]:
-    return [f"{key}={text}" for key, text in texts.items()]
-
-
-def value_of(key: str, argv: list[str]) -> str | None:
-    """The text given for `key`, if any and not null; the last one counts."""
-    text = dict(parse(argv)[1]).get(key)
-    return None if text == "null" else text
-
-
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """`cfg` as dicts, lists and scalars, which a checkpoint can hold under `weights_only=True`."""
-    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
-
-
-def parse(argv: list[str]) -> tuple[dict[str, str], list[tuple[str, Any]]]:
-    """`argv` as picked options by group, and overrides as (key, text) in order."""
-    picks, overrides = {}, []
-    known = groups()
-    for argument in argv:
-        key, equals, text = argument.partition("=")
-        if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
-            raise UsageError(
-                f"{argument}: expected group=option or key=value, as in norm=dyt or optim.lr=1e-3; --help lists them"
-            )
-        if key in known:
-            picks[key] = text
-        else:
-            overrides.append((SHORT.get(key, key), Text(text)))
-    return picks, overrides
-
-
-def _finish(cfg: DictConfig, overrides: list[tuple[str, Any]], check: bool = True) -> DictConfig:
-    """Closes `cfg` to new keys, applies `overrides` in order and checks that every reference between keys resolves."""
-    asked = cfg.copy()
-    try:
-        for key, value in overrides:
-            _check_option(cfg, key)
-            for leaf, checked in checked_values(cfg, key, value):
-                OmegaConf.update(asked, leaf, checked, merge=False)
-        plain(asked)
-        for key, _ in overrides:
-            check_reference(cfg, asked, key)
-    except OmegaConfBaseException as error:
-        message = f"config: {str(error).splitlines()[0]}"
-        if "'data." in message:  # of another family, perhaps
-            message += f"; do model={cfg.defaults.model} and data={cfg.defaults.data} go together?"
-        raise UsageError(message) from error
-    if check:
-        check_constraints(asked)
-    OmegaConf.set_struct(asked, True)
-    return asked
-
-
-def _check_option(cfg: DictConfig, key: str) -> None:
-    """Refuses a key that the chosen option of its group lacks, if others have it: norm.alpha0 under norm=ln, say."""
-    group, _, name = key.partition(".")
-    if group in cfg.defaults and group not in ROOTED and not has_key(cfg, key):
-        having = [f"{group}={option}" for option in groups()[group] if has_key(_option(group, option), name)]
-        here = f"{group}={cfg.defaults[group]}"
-        require(not having, f"{key}: there is no such key under {here}; it is one of {', '.join(having)}")
-
-
-def _load(path: Path) -> DictConfig:
-    try:
-        cfg = OmegaConf.load(path)
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise UsageError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(cfg, DictConfig):
-        raise UsageError(f"{path}: expected keys and values")
-    return cfg
-
-
-def _option(group: str, option: str) -> DictConfig:
-    options = groups().get(group)
-    if options is None:
-        raise UsageError(f"{group}={option}: there is no group {group}; the groups are {', '.join(groups())}")
-    if option in options:
-        return _load(CONFIGS / group / f"{option}.yaml")
-    if group == "experiment" and option.endswith(".yaml") and Path(option).is_file():
-        return _load(Path(option))
-    guess = did_you_mean(option, options)
-    raise UsageError(f"{group}={option}: there is no such {group}{guess}; choose from {', '.join(options)}")
-
-
-def _without(cfg: DictConfig, *names: str) -> DictConfig:
-    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in names])
-
-
-class Text(str):
-    """A value as it was typed, not parsed yet."""
-
-
-def leaves(cfg: Mapping[str, Any] | DictConfig) -> Iterator[tuple[str, Any]]:
-    """Every key that holds no further keys, dotted, with its value as written."""
-
-    def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for name, value in tree.items():
-            if isinstance(value, Mapping) and value:
-                yield from walk(value, f"{prefix}{name}.")
-            else:
-                yield f"{prefix}{name}", value
-
-    return walk(OmegaConf.to_container(cfg, resolve=False) if isinstance(cfg, DictConfig) else cfg, "")  # type: ignore[arg-type]
-
-
-def without(cfg: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """The leaves of `cfg` but these, and what is below these."""
-    return {key: value for key, value in leaves(cfg) if not any(f"{key}.".startswith(f"{one}.") for one in keys)}
-
-
-def has_key(cfg: DictConfig, key: str) -> bool:
-    """Whether `cfg` has this dotted key; a mapping that is empty in its file has any."""
-    parent, _, name = key.rpartition(".")
-    section = OmegaConf.select(cfg, parent) if parent else cfg
-    return isinstance(section, DictConfig) and (name in section or not section)
-
-
-def checked_values(cfg: DictConfig, key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """`key` with its value, if that is of the key's type; for a mapping, its keys with theirs.
-
-    Raises:
-        UsageError: no such key, another type, or a key that follows another choice.
-    """
-    text = value
-    if isinstance(value, Text):
-        value = _yaml(value)
-    if not has_key(cfg, key):
-        known = [name for name, _ in leaves(cfg) if not name.startswith("defaults.")] + list(cfg.defaults)
-        raise UsageError(f"{key}: there is no such key{did_you_mean(key, known)}; --help lists them")
-    _refuse_followers(cfg, key)
-    parent, _, name = key.rpartition(".")
-    section = OmegaConf.select(cfg, parent) if parent else cfg
-    if name not in section or (isinstance(value, str) and "${" in value):
-        yield key, value
-    elif isinstance(section[name], DictConfig) and section[name] and isinstance(value, dict):
-        for inner, one in value.items():
-            yield from checked_values(cfg, f"{key}.{inner}", one)
-    else:
-        yield key, _typed(key, section[name], value, text)
-
-
-def check_reference(cfg: DictConfig, asked: DictConfig, key: str) -> None:
-    """Refuses a reference (`key=${other}`) to a value of another type than `key` has in `cfg`."""
-    parent, _, name = key.rpartition(".")
-    section = OmegaConf.select(asked, parent) if parent else asked
-    if OmegaConf.is_interpolation(section, name):
-        _typed(key, OmegaConf.select(cfg, key), section[name], section[name])
-
-
-def _refuse_followers(cfg: DictConfig, key: str) -> None:
-    """Some keys are not set by themselves: those that name a file's contents, and those the data decide."""
-    group, _, name = key.partition(".")
-    if group == "defaults":
-        raise UsageError(f"{key}: pick an option by {name or 'group'}=<option>")
-    if group in cfg.defaults and ((name == "name" and group != "model") or name == "module"):
-        raise UsageError(f"{key}: it belongs to the file; pick another by {group}=<option>")
-    parent, _, last = key.rpartition(".")
-    section = OmegaConf.select(cfg, parent) if parent else cfg
-    written = OmegaConf.to_container(section, resolve=False).get(last)  # type: ignore[union-attr]
-    if isinstance(written, str) and written.startswith("${data."):
-        raise UsageError(f"{key}: the data decide it; set {written.strip('${}')}")
-
-
-def _yaml(text: str) -> Any:
+def parse_yaml(text: str) -> Any:
+    """Returns the value that `text` is in YAML, or `text` itself."""
     try:
         return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)["value"]  # type: ignore[index, call-overload]
     except YAMLError:
         return text
 
 
-def _typed(key: str, old: Any, new: Any, text: Any) -> Any:
-    """`new` if it is of the type of `old`. A text key takes any scalar as typed, so that `name=007` stays 007."""
+def typed_value(key: str, old: Any, new: Any, text: Any) -> Any:
+    """Returns `new` if it has the type of `old`. A text key takes any scalar as typed, so that `name=007` stays 007.
+
+    Raises:
+        UsageError: it has another type.
+    """
     if isinstance(old, bool):
         expected, right = "true or false", isinstance(new, bool)
     elif isinstance(old, int):
@@ -356,17 +358,33 @@ def _typed(key: str, old: Any, new: Any, text: Any) -> Any:
         new = "" if old is not None and isinstance(text, Text) and not text else new  # which YAML takes for null
         expected, right = "text", old is None if new is None else typed
         new = None if new is None else str(text)
-    if not right:
-        raise UsageError(f"{key}={text}: expected {expected}, as in {key}={old}")
+    require(
+        right, f"{key}={text}: expected {expected}, as in {key}={str(old).lower() if isinstance(old, bool) else old}"
+    )
     return new
 
 
 def _is_number(value: Any) -> bool:
-    """A finite one; true and false are none."""
+    """Returns true for a finite number; true and false are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
-# --- What a value must be. A check takes a value and all values by dotted key, and returns "" or what would be right.
+def by_width(value: float | int, width: int, factors: Mapping[int, float | int]) -> float:
+    """Returns `value` times the factor of this width, interpolated between the widths of `factors` in log-log scale.
+
+    Outside of them it is the factor of the nearest width.
+    """
+    known = sorted(factors)
+    width = min(max(width, known[0]), known[-1])
+    low, high = max(one for one in known if one <= width), min(one for one in known if one >= width)
+    weight = math.log(width / low) / math.log(high / low) if low < high else 0.0
+    return value * round(factors[low] ** (1 - weight) * factors[high] ** weight, 6)
+
+
+OmegaConf.register_resolver("by_width", by_width, replace=True)
+
+
+# --- Constraints. A check takes a value and all values by dotted key, and returns "" or what would be right.
 
 Check = Callable[[Any, Mapping[str, Any]], str]
 
@@ -590,19 +608,3 @@ def check_constraints(cfg: DictConfig) -> None:
         for key in fnmatch.filter(values, pattern):
             if values[key] is not None and (wrong := constraint(values[key], values)):
                 raise UsageError(f"{key}={values[key]}: {wrong}")
-
-
-def by_width(value: float | int, width: int, factors: Mapping[int, float | int]) -> float:
-    """`value` times the factor of this width.
-
-    Between the widths of `factors` it is interpolated, width and factor on logarithmic scales; outside it is that of
-    the nearest.
-    """
-    known = sorted(factors)
-    place = min(max(width, known[0]), known[-1])
-    low, high = max(one for one in known if one <= place), min(one for one in known if one >= place)
-    share = math.log(place / low) / math.log(high / low) if low < high else 0.0
-    return value * round(factors[low] ** (1 - share) * factors[high] ** share, 6)
-
-
-OmegaConf.register_resolver("by_width", by_width, replace=True)

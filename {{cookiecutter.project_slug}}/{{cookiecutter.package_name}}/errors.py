@@ -1,15 +1,16 @@
-"""What goes wrong on the user's side."""
+"""Errors of the user's side: one line on the terminal, no traceback."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class UsageError(ValueError):
-    """Bad input, told in one line: what is wrong and what would be right. The scripts print it and exit with 2."""
+    """A bad input, told in one line: what is wrong and what would be right. The scripts print it and exit with 2."""
 
 
 class Diverged(UsageError):
-    """What was asked for cannot be trained. What the run has logged stays, to be looked at."""
+    """A training that cannot go on. What the run has logged stays, to be looked at."""
 
 
 def require(holds: bool, message: str) -> None:
@@ -18,18 +19,29 @@ def require(holds: bool, message: str) -> None:
         raise UsageError(message)
 
 
+@contextmanager
+def translate_errors(section: str = "") -> Iterator[None]:
+    """Turns a ValueError or TypeError of the code inside into a UsageError, which names the config's section if given."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{section}: {first_line(error)}".removeprefix(": ")) from error
+
+
 def own_words(error: UsageError) -> str:
-    """What it says; of one from a DataLoader's worker without the traceback that torch puts before it."""
+    """Returns the message; of an error in a DataLoader's worker without the traceback that torch puts before it."""
     return str(error).rpartition(f"{UsageError.__name__}: ")[2].strip()
 
 
 def first_line(error: Exception) -> str:
-    """Of what `error` says, or its type where it says nothing."""
+    """Returns the first line of the message, or the type of an error that has none."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def did_you_mean(word: str, words: Sequence[str]) -> str:
-    """` (did you mean X?)` with the closest of `words`, as a whole or else by what follows the last dot; or nothing."""
+    """Returns ` (did you mean X?)` with the closest of `words`, as a whole or else by what follows the last dot."""
     close = difflib.get_close_matches(word, words, n=1)
     if not close:
         tails = {known.rpartition(".")[2]: known for known in words}
