@@ -68,16 +68,18 @@ def dispatch(script: str, argv: list[str]) -> None:
     Raises:
         UsageError: no such checkpoint, or one of a family that has no such script, or a wrong option.
     """
+    asks_help = bool({"-h", "--help"} & set(argv))
+    if not asks_help:  # before the families are imported
+        from .runs import saved_checkpoint
+
+        given = dict(argument.partition("=")[::2] for argument in argv)
+        checkpoint, saved = saved_checkpoint(Path(given.get("checkpoint", "")))
     parts = {name: getattr(get_family(name), script) for name in NAMES}
     parts = {name: part for name, part in parts.items() if part is not None}
-    if {"-h", "--help"} & set(argv):
+    if asks_help:
         tables = {f"of a checkpoint with task={name}": {**CHECKPOINT, **part.options} for name, part in parts.items()}
         print_options(f"python {script}.py checkpoint=<run or file> [key=value ...]", tables)
         return
-    from .runs import saved_checkpoint  # with torch, for whose import --help need not wait
-
-    given = dict(argument.partition("=")[::2] for argument in argv)
-    checkpoint, saved = saved_checkpoint(Path(given.get("checkpoint", "")))
     family = saved["task"]["name"]
     if family not in parts:
         others = ", ".join(f"task={name}" for name in parts) or "none"

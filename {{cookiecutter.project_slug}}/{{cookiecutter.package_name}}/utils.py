@@ -1,5 +1,7 @@
 """Seeds, files that are written atomically, grids of images, and other small helpers."""
 
+from __future__ import annotations  # torch is imported where it is used: a mistyped key need not wait for it
+
 import hashlib
 import json
 import math
@@ -13,15 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from filelock import FileLock, Timeout
-from torch import Tensor, nn
 
 from .errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 LOCK = ".lock"
 
@@ -70,7 +69,7 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(_finite(content), indent=1) + "\n")
 
 
-def write_png(path: Path, picture: "Tensor") -> None:
+def write_png(path: Path, picture: Tensor) -> None:
     """Writes bytes (C, H, W): grey, or red, green and blue."""
     from PIL import Image
 
@@ -94,6 +93,8 @@ def mix(*parts: SupportsIndex) -> int:
 
 def seed_all(*parts: SupportsIndex) -> None:
     """Seed python, numpy and torch's default CPU generator; cheap enough to call for every sample."""
+    import torch
+
     # numpy and torch run the same Mersenne twister: one seed for both would give both the same numbers.
     random.seed(mix(*parts, 0))
     np.random.seed(mix(*parts, 1))  # noqa: NPY002, libraries draw from this global one
@@ -130,15 +131,17 @@ def columns(number: int, classes: int) -> int:
 
 def levels(pixels: Tensor) -> Tensor:
     """Pixels in 0..1 -> bytes."""
-    return (255 * pixels).round().to(torch.uint8)
+    return (255 * pixels).round().byte()
 
 
 def tiled(images: Tensor, columns: int) -> Tensor:
     """Bytes (B, C, H, W) -> one picture of them all (C, H', W'), row by row."""
+    from torch.nn.functional import pad
+
     times = max(1, TILE // max(images.shape[-2:]))
     images = images.repeat_interleave(times, -2).repeat_interleave(times, -1)
     missing = -len(images) % columns
-    images = F.pad(images, (0, GAP, 0, GAP, 0, 0, 0, missing), value=GREY)
+    images = pad(images, (0, GAP, 0, GAP, 0, 0, 0, missing), value=GREY)
     rows = images.unflatten(0, (-1, columns)).permute(2, 0, 3, 1, 4)  # (C, rows, H, columns, W)
     return rows.flatten(3, 4).flatten(1, 2)[:, :-GAP, :-GAP]
 

@@ -4,14 +4,18 @@
 {%- set kinds = {"all": '["images", "latents", "tokens"]', "vit": '["images"]', "dit": '["images", "latents"]', "llm": '["tokens"]'} -%}
 """LightningDataModules, one for each kind of data; `module:` in configs/data/*.yaml names it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from .base import DataModule
+
+if TYPE_CHECKING:  # Lightning takes seconds to import, for which prepare.py need not wait
+    from torch import Tensor
+
+    from .base import DataModule
 
 KINDS = {{ kinds[cookiecutter.families] }}
 
