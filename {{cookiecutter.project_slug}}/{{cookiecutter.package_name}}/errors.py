@@ -21,7 +21,7 @@ def require(holds: bool, message: str) -> None:
 
 @contextmanager
 def translate_errors(section: str = "") -> Iterator[None]:
-    """Turns a ValueError or TypeError of the code inside into a UsageError, which names the config's section if given."""
+    """Turns a ValueError or TypeError of the code inside into a UsageError that names the section, if given."""
     try:
         yield
     except UsageError:
