@@ -41,9 +41,9 @@ def test_every_norm_at_every_site(norm: str, argv: list[str]) -> None:
 
 def test_the_same_numbers_as_diffusers() -> None:
     """Its DiT has an embedding of time and class in every block; here one feeds them all."""
-    argv = ["norm=ln", "model.init=dit", "model.zero_gates=false", "model.zero_head=false", "model.outputs=2"]
+    argv = ["norm=ln", "model.init=dit", "model.zero_gates=false", "model.zero_head=false", "objective=ddpm"]
     ours = make(*argv, "model.embed_dim=32", "model.num_heads=2", "data.in_chans=3")
-    theirs = DiTTransformer2DModel(
+    theirs: Any = DiTTransformer2DModel(
         num_attention_heads=2,
         attention_head_dim=16,
         in_channels=3,
@@ -54,10 +54,12 @@ def test_the_same_numbers_as_diffusers() -> None:
         num_embeds_ada_norm=10,
         norm_eps=1e-6,
         dropout=0.0,
-    ).eval()
-    state = {"pos_embed.proj": ours.x_embedder.proj, "proj_out_1": ours.final_layer.adaLN_modulation[1]}
+    )
+    theirs.eval()
+    state: dict[str, Any] = {"pos_embed.proj": ours.x_embedder.proj, "proj_out_1": ours.final_layer.adaLN_modulation[1]}
     state["proj_out_2"] = ours.final_layer.linear
-    for number, block in enumerate(ours.blocks):
+    blocks: list[Any] = list(ours.blocks)
+    for number, block in enumerate(blocks):
         time, prefix = ours.t_embedder.mlp, f"transformer_blocks.{number}"
         embedders = {"timestep_embedder.linear_1": time[0], "timestep_embedder.linear_2": time[2]}
         embedders["class_embedder.embedding_table"] = ours.y_embedder.embedding_table
@@ -65,7 +67,7 @@ def test_the_same_numbers_as_diffusers() -> None:
         state |= {f"{prefix}.norm1.linear": block.adaLN_modulation[1], f"{prefix}.attn1.to_out.0": block.attn.proj}
         state |= {f"{prefix}.ff.net.0.proj": block.mlp.fc1, f"{prefix}.ff.net.2": block.mlp.fc2}
     weights = {f"{name}.{key}": one for name, layer in state.items() for key, one in layer.state_dict().items()}
-    for number, block in enumerate(ours.blocks):
+    for number, block in enumerate(blocks):
         for key, one in block.attn.qkv.state_dict().items():
             for name, part in zip("qkv", one.chunk(3), strict=True):
                 weights[f"transformer_blocks.{number}.attn1.to_{name}.{key}"] = part
@@ -105,7 +107,8 @@ def test_the_papers_start_is_the_identity_and_open_gates_are_not() -> None:
     opened = make("norm=dyt", "model.init=dit")
     assert opened(*inputs()).any(), "a point-wise norm takes the zeros away"
     assert not torch.equal(opened.blocks[0](tokens, condition), tokens)
-    for key, part in [("zero_gates", opened.blocks[0].adaLN_modulation[1]), ("zero_head", opened.final_layer.linear)]:
+    first: Any = opened.blocks[0]
+    for key, part in [("zero_gates", first.adaLN_modulation[1]), ("zero_head", opened.final_layer.linear)]:
         again = make("norm=dyt", "model.init=dit", f"model.{key}=true")
         name = next(name for name, module in opened.named_modules() if module is part)
         assert not again.get_submodule(name).weight.any()
@@ -114,7 +117,8 @@ def test_the_papers_start_is_the_identity_and_open_gates_are_not() -> None:
 @pytest.mark.parametrize("width", [64, 256])
 def test_the_start_by_the_table(width: int) -> None:
     net = make(f"model.embed_dim={width}", "model.depth=3")
-    block, other = net.blocks[1], make("model.init=dit", "norm=dyt", f"model.embed_dim={width}").blocks[1]
+    block: Any = net.blocks[1]
+    other: Any = make("model.init=dit", "norm=dyt", f"model.embed_dim={width}").blocks[1]
     expected = {
         block.attn.qkv: width**-0.5,
         block.attn.proj: (6 * width) ** -0.5,

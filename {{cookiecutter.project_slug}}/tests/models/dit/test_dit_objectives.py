@@ -9,9 +9,8 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.models.dit.objectives import DDPM, ByStep, Flow, build
-from {{cookiecutter.package_name}}.models.dit.sampling import check_steps, draws
+from {{cookiecutter.package_name}}.models.dit.objectives import DDPM, Flow, build, check_sampler
+from {{cookiecutter.package_name}}.models.dit.sampling import draw_noise
 
 BETA = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
 KEPT = (1 - BETA).cumprod(0)  # share of the data's variance in x_s
@@ -31,7 +30,7 @@ class Told:
 
 
 def test_the_flow_loss_is_the_velocitys_squared_error() -> None:
-    _, (x, noise, out) = draws(range(3), (4, 2, 2, 2))
+    _, (x, noise, out) = draw_noise(range(3), (4, 2, 2, 2))
     t = torch.tensor([0.0, 0.25, 0.5, 0.9])
     labels, times = torch.zeros(4, dtype=torch.long), t[:, None, None, None]
     net = Told(out)
@@ -61,8 +60,8 @@ def test_uniform_times() -> None:
 
 
 def test_ddpm_adds_noise_as_diffusers_does() -> None:
-    _, (x, noise) = draws([3, 4], (len(STEPS), 3, 2, 2))
-    noisy = DDPM().noisy(x, STEPS / 1000, noise)
+    _, (x, noise) = draw_noise([3, 4], (len(STEPS), 3, 2, 2))
+    noisy = DDPM().q_sample(x, STEPS / 1000, noise)
     kept = KEPT[STEPS][:, None, None, None]
     torch.testing.assert_close(noisy, (kept.sqrt() * x + (1 - kept).sqrt() * noise).float())
     scheduler: Any = DDPMScheduler()  # its defaults are the paper's schedule
@@ -94,7 +93,7 @@ def bound(x: Tensor, noise: Tensor, predicted: Tensor, v: Tensor, step: int) -> 
 
 def test_the_ddpm_loss_is_squared_error_and_bound() -> None:
     """Of x on the 256 levels, the outermost included."""
-    _, (x, noise, off, v) = draws(range(4), (len(STEPS), 2, 4, 4))
+    _, (x, noise, off, v) = draw_noise(range(4), (len(STEPS), 2, 4, 4))
     x = (x.clamp(-1, 1) * 127.5 + 127.5).round() / 127.5 - 1
     predicted, v = noise + 0.3 * off, v.clamp(-1, 1)
     net = Told(torch.cat((predicted, v), dim=1))
@@ -106,7 +105,7 @@ def test_the_ddpm_loss_is_squared_error_and_bound() -> None:
 
 
 def test_the_bound_trains_the_variance_alone() -> None:
-    _, (x, noise, out, v) = draws(range(4), (len(STEPS), 2, 4, 4))
+    _, (x, noise, out, v) = draw_noise(range(4), (len(STEPS), 2, 4, 4))
     predicted, v = out.requires_grad_(), v.clamp(-1, 1).requires_grad_()
     DDPM().loss(Told(torch.cat((predicted, v), dim=1)), x, LABELS, STEPS / 1000, noise).sum().backward()
     assert predicted.grad is not None
@@ -116,19 +115,17 @@ def test_the_bound_trains_the_variance_alone() -> None:
     assert (v.grad[STEPS > 0] != 0).all()
 
 
-def test_numbers_by_step_are_sent_to_a_device_once() -> None:
+def test_the_table_is_sent_to_a_device_once() -> None:
     """Also during a validation, and training can use what that has left."""
-    table, t = ByStep(torch.arange(4.0), torch.arange(4.0) + 0.5), torch.tensor([0.75, 0.0, 0.25])
+    objective, t = DDPM(), torch.tensor([0.75, 0.0, 0.25])
     with torch.inference_mode():
-        first = table.at(t)
-    assert first.shape == (2, 3, 1, 1, 1)
-    assert first.flatten(1).tolist() == [[3, 0, 1], [3.5, 0.5, 1.5]]
+        assert objective._coefficients(t).shape == (5, 3, 1, 1, 1)
     for device in (torch.device("cpu"), torch.device("meta")):
-        assert table.at(t.to(device)).device == device
-        copy = table.copies[device]
+        assert objective._coefficients(t.to(device)).device == device
+        copy = objective.tables[device]
         assert not copy.is_inference()
-        table.at(t.to(device))
-        assert table.copies[device] is copy
+        objective._coefficients(t.to(device))
+        assert objective.tables[device] is copy
 
 
 def test_losses_are_finite_and_fp32_for_the_worst_prediction() -> None:
@@ -143,14 +140,13 @@ def test_losses_are_finite_and_fp32_for_the_worst_prediction() -> None:
 
 
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="steps=1001: expected at least 1, and at most 1000"):
-        check_steps(DDPM(), "steps", 1001)
-    check_steps(Flow(), "steps", 1001)
-    with pytest.raises(UsageError, match=r"objective.name=edm: choose from flow, ddpm"):
+    for steps, sampler in ((0, ""), (1001, ""), (10, "euler")):
+        with pytest.raises(ValueError, match=r"steps=|sampler="):
+            check_sampler(DDPM(), steps, sampler)
+    check_sampler(Flow(), 1001, "euler")
+    with pytest.raises(ValueError, match="edm"):
         build("edm", 1)
-    with pytest.raises(UsageError, match=r"objective.outputs=1: ddpm has 2"):
-        build("ddpm", 1)
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(UsageError, match="objective=ddpm needs the package diffusers: uv sync --extra latents"):
+    with pytest.raises(ValueError, match="uv sync --extra latents"):
         build("ddpm", 2)
     assert isinstance(build("flow", 1), Flow)

@@ -39,7 +39,7 @@ def test_the_sizes_of_the_paper(size: str, patch: int) -> None:
 @pytest.mark.parametrize("norm", ["ln", "dyt", "derf"])
 @pytest.mark.parametrize(("size", "model", "patch"), [("b4", "dit_b", 4), ("l4", "dit_l", 4), ("xl2", "dit_xl", 2)])
 def test_the_papers_recipes_are_complete(size: str, model: str, patch: int, norm: str) -> None:
-    cfg = plain(compose([f"experiment=dit_{size}_imagenet256_{norm}", *LATENTS]))
+    cfg = plain(compose([f"experiment=dit_{size}_imagenet256", f"norm={norm}", *LATENTS]))
     picked = {"task": "dit", "norm": norm, "model": model, "data": "latents", "objective": "ddpm"}
     assert picked.items() <= cfg["defaults"].items()
     width, depth, _ = SIZES[model.removeprefix("dit_")]
@@ -80,7 +80,7 @@ def test_alpha_starts_by_width(norm: str) -> None:
     ],
 )
 def test_what_a_norm_changes(norm: str, size: str, alpha0: float | None, zero_gates: bool, zero_head: bool) -> None:
-    cfg = plain(compose([f"experiment=dit_{size}_imagenet256_{norm}", *LATENTS]))
+    cfg = plain(compose([f"experiment=dit_{size}_imagenet256", f"norm={norm}", *LATENTS]))
     model = {"init": "dit", "zero_gates": zero_gates, "zero_head": zero_head}
     assert model.items() <= cfg["model"].items()
     assert cfg["norm"].get("alpha0") == alpha0

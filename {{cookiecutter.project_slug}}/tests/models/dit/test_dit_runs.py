@@ -9,7 +9,7 @@ from PIL import Image
 
 from {{cookiecutter.package_name}}.config import compose
 from {{cookiecutter.package_name}}.models.dit.module import BINS, DiTModule, by_quarters
-from {{cookiecutter.package_name}}.models.dit.sampling import draws
+from {{cookiecutter.package_name}}.models.dit.sampling import draw_noise
 from {{cookiecutter.package_name}}.train import build_module
 
 from ...runs import Start, Tiny, rows
@@ -93,9 +93,9 @@ def test_labels_are_dropped_in_training_alone(start: Start, monkeypatch: pytest.
 
 
 def test_noise_belongs_to_a_sample_and_not_to_its_batch() -> None:
-    uniform, noise = draws(range(6), (1, 8, 8))
+    uniform, noise = draw_noise(range(6), (1, 8, 8))
     for seed in range(6):
-        alone = draws([seed], (1, 8, 8))
+        alone = draw_noise([seed], (1, 8, 8))
         assert torch.equal(alone[0][0], uniform[seed])
         assert torch.equal(alone[1][0], noise[seed])
     assert noise.unique().numel() == noise.numel()
@@ -104,7 +104,7 @@ def test_noise_belongs_to_a_sample_and_not_to_its_batch() -> None:
 def test_times_of_evaluation_are_spread_evenly() -> None:
     task = build_module(compose([*TINY.argv, "data.num_classes=10"]))
     assert isinstance(task, DiTModule)
-    t, _ = task._evenly(torch.zeros(40, 1, 8, 8), range(40))
+    t, _ = task._evaluation_noise(torch.zeros(40, 1, 8, 8), range(40))
     assert (t.sort().values - torch.arange(40) / 40).abs().max() < 0.05
 
 

@@ -9,7 +9,7 @@ from lightning.pytorch.plugins.precision import HalfPrecision
 from torch import Tensor
 
 from {{cookiecutter.package_name}}.models.dit.objectives import DDPM, Flow, Objective
-from {{cookiecutter.package_name}}.models.dit.sampling import Guided, draws, generators
+from {{cookiecutter.package_name}}.models.dit.sampling import Guided, draw_noise, generators
 
 MEAN, STD = 0.7, 0.4  # of the data below, images of one pixel
 BETA = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
@@ -55,9 +55,9 @@ class BestDDPM:
 
 
 def sampled(objective: Objective, net: Any, steps: int, sampler: str, seeds: range = range(2000)) -> Tensor:
-    _, noise = draws(seeds, (1, 1, 1))
+    _, noise = draw_noise(seeds, (1, 1, 1))
     labels = torch.zeros(len(seeds), dtype=torch.long)
-    path = objective.path(net, noise, labels, steps, sampler, generators([seed + 10**6 for seed in seeds]))
+    path = objective.denoise(net, noise, labels, steps, sampler, generators([seed + 10**6 for seed in seeds]))
     return deque(path, maxlen=1).pop().flatten()
 
 
@@ -75,7 +75,7 @@ def test_the_best_prediction_samples_the_data(sampler: str, steps: int) -> None:
 
 def test_euler_is_of_first_order_and_heun_of_second() -> None:
     """Along the exact path noise becomes MEAN + STD * noise."""
-    _, noise = draws(range(100), (1, 1, 1))
+    _, noise = draw_noise(range(100), (1, 1, 1))
     exact = MEAN + STD * noise.flatten()
 
     def error(sampler: str, steps: int) -> float:
@@ -88,7 +88,7 @@ def test_euler_is_of_first_order_and_heun_of_second() -> None:
 
 def test_ddim_follows_the_exact_path_too() -> None:
     """But for what is left of the data at the last step, 0.006 of its mean."""
-    _, noise = draws(range(100), (1, 1, 1))
+    _, noise = draw_noise(range(100), (1, 1, 1))
     errors = [
         (sampled(DDPM(), BestDDPM(steps), steps, "ddim", range(100)) - MEAN - STD * noise.flatten()).abs().mean()
         for steps in (25, 100)
@@ -116,16 +116,16 @@ def test_data_and_velocity_are_the_same_prediction() -> None:
 
 @pytest.mark.parametrize("steps", [1000, 20])
 def test_a_ddpm_step_is_the_posteriors(steps: int) -> None:
-    """Of the process that has no steps but the ones taken; each sample draws from its own source."""
+    """Of the process that has no steps but the ones taken; each sample draw_noise from its own source."""
     taken = [round(999 * place / (steps - 1)) for place in range(steps)]
-    _, (noise, out, v) = draws(range(3), (4, 1, 2, 2))
+    _, (noise, out, v) = draw_noise(range(3), (4, 1, 2, 2))
     times = []
 
     def net(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         times.append(t.tolist())
         return torch.cat((out, v.clamp(-1, 1)), dim=1)
 
-    path = DDPM().path(net, noise, torch.zeros(4, dtype=torch.long), steps, "ddpm", generators(range(4)))
+    path = DDPM().denoise(net, noise, torch.zeros(4, dtype=torch.long), steps, "ddpm", generators(range(4)))
     state = noise.double()
     sources = generators(range(4))
     for place in range(steps - 1, steps - 6, -1):
@@ -161,14 +161,14 @@ def test_noise_and_times_are_fp32_in_sixteen_bits() -> None:
     """Lightning's bf16-true changes PyTorch's default, in which 0.999 would be 1."""
 
     def drawn() -> list[Tensor]:
-        seen = [*draws(range(5), (1, 2, 2))]
+        seen = [*draw_noise(range(5), (1, 2, 2))]
         for objective, steps, sampler in ((Flow(), 7, "heun"), (DDPM(), 1000, "ddim")):
 
             def look(x: Tensor, t: Tensor, labels: Tensor, outputs: int = objective.outputs) -> Tensor:
                 seen.append(t)
                 return x.repeat(1, outputs, 1, 1)
 
-            path = objective.path(look, seen[1][:1], torch.zeros(1, dtype=torch.long), steps, sampler)
+            path = objective.denoise(look, seen[1][:1], torch.zeros(1, dtype=torch.long), steps, sampler)
             seen.append(deque(path, maxlen=1).pop())
         return seen
 
@@ -185,7 +185,7 @@ def test_training_waits_for_no_gpu() -> None:
     labels = torch.zeros(4, dtype=torch.long)
 
     def losses(device: str, objective: Objective) -> Tensor:
-        uniform, noise = draws(range(4), (1, 2, 2), device)
+        uniform, noise = draw_noise(range(4), (1, 2, 2), device)
 
         def net(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
             return x.repeat(1, objective.outputs, 1, 1)
@@ -242,7 +242,7 @@ def test_the_interval_is_told_from_noise_to_data(objective: Objective, sampler: 
     def as_the_objective_has_it(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         return guided(x, t, labels)[:, : objective.outputs]
 
-    deque(objective.path(as_the_objective_has_it, torch.zeros(2, 1, 1, 1), labels, 11, sampler), maxlen=0)
+    deque(objective.denoise(as_the_objective_has_it, torch.zeros(2, 1, 1, 1), labels, 11, sampler), maxlen=0)
     assert net.sizes == [2] * (11 - steps) + [4] * steps
 
 
@@ -261,7 +261,7 @@ def test_an_interval_has_its_start_and_not_its_end(interval: tuple[float, float]
             return by[0](x, t, labels)[:, : by[1].outputs]
 
         sampler = objective.samplers[-1]
-        deque(objective.path(as_the_objective_has_it, torch.zeros(1, 1, 1, 1), labels, steps, sampler), maxlen=0)
+        deque(objective.denoise(as_the_objective_has_it, torch.zeros(1, 1, 1, 1), labels, steps, sampler), maxlen=0)
         assert net.sizes == [2 if low <= place < high or place == high == 1000 else 1 for place in places]
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import lightning as L
 import numpy as np
-import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
@@ -13,7 +12,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import sample
 from {{cookiecutter.package_name}}.config import compose, plain
 from {{cookiecutter.package_name}}.data.images_pixels import pixels
-from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.models.dit.module import DiTModule
 from {{cookiecutter.package_name}}.models.dit.samples import Samples, spread
 from {{cookiecutter.package_name}}.train import build_data, build_module
@@ -122,8 +120,3 @@ def test_few_of_many_classes() -> None:
     assert spread(10) == list(range(10))
     assert spread(3) == [0, 1, 2]
     assert spread(1000) == [0, 100, 200, 300, 400, 500, 600, 700, 800, 900]
-
-
-def test_refusals() -> None:
-    with pytest.raises(UsageError, match=r"task.samples.n=-1: expected 0 \(off\) or more"):
-        Samples(lambda images: images, n=-1)

@@ -34,12 +34,9 @@ TINY = Tiny(
     ],
     files={"samples.png", "trajectory.png"},
     refusals=[
-        (["model.init=normal"], "model.init=normal: choose fan_in or dit"),
-        (["objective.prediction=noise"], "objective.prediction=noise: choose velocity or data"),
-        (["task.label_dropout=1"], "task.label_dropout=1: expected 0 or more, and less than 1"),
-        (["task.quality.guidance=-1"], "task.quality.guidance=-1: expected 0 or more"),
-        (["task.monitor=val/acc"], "task.monitor=val/acc, task.monitor_mode=min: choose val/loss (min) or val/fd_500"),
-        (["task.quality.features=nothing"], "task.quality.features=nothing: it cannot be loaded"),
+        (["model.patch_size=3"], "model.patch_size=3: expected a number that divides model.img_size=8"),
+        (["objective=ddpm", "task.quality.steps=1001"], "task.quality.steps=1001: expected"),
+        (["task.quality.interval=[0.8,0.2]"], "task.quality.interval"),
     ],
 )
 

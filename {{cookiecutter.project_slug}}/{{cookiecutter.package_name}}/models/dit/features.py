@@ -1,20 +1,16 @@
-"""What generated and real images are compared by: features of images (B, 1 or 3, H, W) with values in 0..1."""
+"""Features of images (B, 1 or 3, H, W) in 0..1, by which generated and real ones are compared."""
 
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...errors import UsageError, require
-
-LEVELS = 16  # what a pixel counts to, as in the digits of UCI
-MOST = 4096  # features, whose covariance is still at hand
+LEVELS = 16  # grey levels of the digits of UCI
+MAX_PIXELS = 4096  # a covariance of more is not estimated
 
 
 class Features(nn.Module):
@@ -24,10 +20,12 @@ class Features(nn.Module):
 
 
 class PixelFeatures(Features):
-    """The pixels themselves, from 0 to 16."""
+    """Pixels, from 0 to 16."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
+        if num_features > MAX_PIXELS:
+            raise ValueError(f"features=pixels: {num_features} are too many; take inception or a timm model")
         self.num_features = num_features
 
     def forward(self, images: Tensor) -> Tensor:
@@ -43,14 +41,14 @@ class Inception(Features):
         super().__init__()
         from torchmetrics.image.fid import NoTrainInceptionV3
 
-        self.net = NoTrainInceptionV3("inception-v3-compat", ["2048"], weights or None)
+        self.model = NoTrainInceptionV3("inception-v3-compat", ["2048"], weights or None)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.net((255 * _in_colour(images)).round().byte())
+        return self.model((255 * _in_colour(images)).round().byte())
 
 
 class TimmFeatures(Features):
-    """What a timm model has before its classifier, of images in its own size."""
+    """The features of a timm model before its classifier, of images resized to its own size."""
 
     mean: Tensor
     std: Tensor
@@ -59,23 +57,23 @@ class TimmFeatures(Features):
         super().__init__()
         import timm
 
-        net: Any = timm.create_model(name, pretrained=not weights, checkpoint_path=weights)
-        net.reset_classifier(0)
-        config = timm.data.resolve_model_data_config(net)
-        self.net = net.eval()
+        model: Any = timm.create_model(name, pretrained=not weights, checkpoint_path=weights)
+        model.reset_classifier(0)
+        config = timm.data.resolve_model_data_config(model)
+        self.model = model.eval()
         self.size: tuple[int, int] = config["input_size"][1:]
         with torch.no_grad():
-            self.num_features = net(torch.zeros(1, 3, *self.size)).shape[1]  # some have a layer after what timm counts
+            self.num_features = model(torch.zeros(1, 3, *self.size)).shape[1]  # num_features leaves out a last layer
         for key in ("mean", "std"):
             self.register_buffer(key, torch.tensor(config[key])[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        large = F.interpolate(_in_colour(images), self.size, mode="bicubic", antialias=True)
-        return self.net((large - self.mean) / self.std)
+        resized = F.interpolate(_in_colour(images), self.size, mode="bicubic", antialias=True)
+        return self.model((resized - self.mean) / self.std)
 
 
 class Classifier:
-    """A support vector machine on pixels, scikit-learn's; it reads 98.5 % of the digits that it was not fitted to."""
+    """A support vector machine on pixels; it reads 98.5 % of the digits that it was not fitted to."""
 
     def __init__(self, images: Tensor, classes: Tensor) -> None:
         from sklearn.svm import SVC
@@ -83,49 +81,50 @@ class Classifier:
         self.machine = SVC().fit(images.flatten(1).numpy(), classes.numpy())
 
     def count(self, images: Tensor, asked: Sequence[int]) -> int:
-        """How many of `images` show the class `asked`. Those of a net that diverged are no numbers, and show none."""
+        """Returns how many of `images` it reads as the class `asked`; one that is not finite shows none."""
         pixels = images.flatten(1).cpu().numpy()
-        sound = np.isfinite(pixels).all(axis=1)
-        return int((self.machine.predict(pixels[sound]) == np.array(asked)[sound]).sum()) if sound.any() else 0
+        finite = np.isfinite(pixels).all(axis=1)
+        return int((self.machine.predict(pixels[finite]) == np.array(asked)[finite]).sum()) if finite.any() else 0
 
 
 def make_features(name: str, weights: str, pixels: int) -> Features:
-    """The features called `name`: "pixels", of which an image has `pixels`, "inception", or a timm model's.
+    """Returns the features called `name`: "pixels", "inception", or those of a timm model.
+
+    Args:
+        weights: file with weights; empty: the library fetches them.
+        pixels: of an image.
 
     Raises:
-        UsageError: no such features or weights, or a library that is missing.
+        ValueError: no such features or weights, or a library that is missing.
     """
-    key, given = f"task.quality.features={name}", weights
-    weights = given and str(Path(given).expanduser())
     if name == "pixels":
-        many = f"{key}: of {pixels} pixels no covariance can be estimated; take inception or a timm model"
-        require(pixels <= MOST, many)
         return PixelFeatures(pixels)
-    require(not weights or Path(weights).is_file(), f"task.quality.weights={given}: there is no such file")
+    file = str(Path(weights).expanduser()) if weights else ""
+    if file and not Path(file).is_file():
+        raise ValueError(f"weights={weights}: there is no such file")
     try:
-        net: Features = Inception(weights) if name == "inception" else TimmFeatures(name, weights)
+        model: Features = Inception(file) if name == "inception" else TimmFeatures(name, file)
     except ModuleNotFoundError as error:
-        raise UsageError(f"{key}: it needs the package torch-fidelity: uv sync --extra fid") from error
+        raise ValueError(f"features={name} needs the package torch-fidelity: uv sync --extra fid") from error
     except Exception as error:  # of any kind, from three libraries and the network
-        cause = " ".join(str(error).split())
-        raise UsageError(f"{key}: it cannot be loaded ({type(error).__name__}: {cause})") from error
-    net.eval().requires_grad_(False)
-    return net
+        raise ValueError(f"features={name} cannot be loaded: {type(error).__name__}: {error}") from error
+    model.eval().requires_grad_(False)
+    return model
 
 
 def read_moments(file: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums of features and of their products, and their number, from `mu` and `sigma` in an .npz file.
+    """Returns sums of features and of their products, and their number, from `mu` and `sigma` in an .npz file.
 
     Raises:
-        UsageError: no such file, or it has something else in it.
+        ValueError: no such file, or other contents.
     """
-    expected = f"task.quality.real={file}: expected an npz file of mu (F,) and sigma (F, F)"
     try:
-        with Path(file).expanduser().open("rb") as stream, np.load(stream) as arrays:
+        with np.load(Path(file).expanduser()) as arrays:
             mu, sigma = (torch.from_numpy(arrays[key].astype(np.float64)) for key in ("mu", "sigma"))
-    except (BadZipFile, EOFError, KeyError, OSError, TypeError, ValueError, zlib.error) as error:
-        raise UsageError(expected) from error
-    require(mu.ndim == 1 and sigma.shape == (len(mu), len(mu)), expected)
+        if sigma.shape != (len(mu), len(mu)):
+            raise ValueError(f"sigma has the shape {list(sigma.shape)}")
+    except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
+        raise ValueError(f"real={file}: expected an npz file of mu (F,) and sigma (F, F): {error}") from error
     number = 2  # any will do
     return number * mu, (number - 1) * sigma + number * torch.outer(mu, mu), torch.tensor(float(number))
 

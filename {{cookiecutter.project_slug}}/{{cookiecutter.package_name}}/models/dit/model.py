@@ -19,7 +19,6 @@ import torch
 from timm.layers import AttentionRope, Mlp, PatchEmbed, SwiGLU, build_sincos2d_pos_embed
 from torch import Tensor, nn
 
-from ...errors import require
 from ..init import fan_in_, fill_, init_on_device, normal_, reset_norms_, xavier_uniform_
 from ..layers import checkpointed, rope_cos_sin_2d
 
@@ -125,12 +124,12 @@ class DiT(nn.Module):
                     xavier_uniform_(module.weight)
                     if module.bias is not None:
                         module.bias.zero_()
-            for weight in (embedding, self.t_embedder.mlp[0].weight, self.t_embedder.mlp[2].weight):
+            for weight in (embedding, *(weight for weight in self.t_embedder.parameters() if weight.ndim > 1)):
                 normal_(weight, 0.02)
-            closed = [block.adaLN_modulation[1] for block in blocks] if self.zero_gates else []
+            closed: list[nn.Linear] = [block.adaLN_modulation[1] for block in blocks] if self.zero_gates else []
             closed += [last.adaLN_modulation[1], last.linear] if self.zero_head else []
-            for layer in closed:
-                layer.weight.zero_()
+            for linear in closed:
+                linear.weight.zero_()
         device, grid = self.pos_embed.device, [self.side, self.side]
         if self.learned:
             normal_(self.pos_embed, 1.0 if self.init == "fan_in" else 0.02)
@@ -168,7 +167,7 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def forward(self, t: Tensor) -> Tensor:
-        return self.mlp(timestep_embedding(TIME_SCALE * t, FREQUENCIES).to(self.mlp[0].weight.dtype))
+        return self.mlp(timestep_embedding(TIME_SCALE * t, FREQUENCIES).to(next(self.parameters()).dtype))
 
 
 class LabelEmbedder(nn.Module):
@@ -185,16 +184,20 @@ class LabelEmbedder(nn.Module):
 class Block(nn.Module):
     """x + gate * attn(norm(x) * (1 + scale) + shift), then the same with the feed-forward network (adaLN)."""
 
+    adaLN_modulation: Any  # nn.Sequential; what is in it has a weight and a bias
+
     def __init__(self, norm_layer: NormLayer, dim: int, heads: int, hidden: int, mlp: str, qk_norm: bool) -> None:
         super().__init__()
         self.norm1 = norm_layer(dim, site="attn", affine=False)
+        own_norm: Any = norm_layer  # timm's annotations ask for classes
         self.attn = AttentionRope(
-            dim, heads, num_prefix_tokens=0, qk_norm=qk_norm, norm_layer=norm_layer, rotate_half=True
+            dim, heads, num_prefix_tokens=0, qk_norm=qk_norm, norm_layer=own_norm, rotate_half=True
         )
         self.norm2 = norm_layer(dim, site="ffn", affine=False)
         self.mlp: Mlp | SwiGLU
         if mlp == "gelu":
-            self.mlp = Mlp(dim, hidden, act_layer=partial(nn.GELU, approximate="tanh"))
+            gelu: Any = partial(nn.GELU, approximate="tanh")
+            self.mlp = Mlp(dim, hidden, act_layer=gelu)
         else:
             self.mlp = SwiGLU(dim, round(hidden * 2 / 3), bias=False)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
@@ -207,6 +210,8 @@ class Block(nn.Module):
 
 class FinalLayer(nn.Module):
     """The last norm, scaled and shifted by time and class, and a linear layer to patches."""
+
+    adaLN_modulation: Any
 
     def __init__(self, norm_layer: NormLayer, dim: int, out_features: int) -> None:
         super().__init__()
@@ -231,33 +236,11 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
 
 
 def build(norm_layer: NormLayer, device: torch.device | str | None = None, **model: Any) -> DiT:
-    """Returns the model of a config's section `model`.
-
-    Raises:
-        UsageError: sizes that do not fit together.
-    """
-    _check(**model)
+    """Returns the model of a config's section `model`."""
     return init_on_device(device, lambda: DiT(norm_layer, **model))
 
 
-def _check(**model: Any) -> None:
-    for key in ("img_size", "in_chans", "num_classes", "patch_size", "embed_dim", "depth", "num_heads"):
-        require(model[key] >= 1, f"model.{key}={model[key]}: expected a whole number from 1 on")
-    size, patch, dim, heads = (model[key] for key in ("img_size", "patch_size", "embed_dim", "num_heads"))
-    divides = f"model.patch_size={patch}: it does not divide the image size {size} (data.img_size)"
-    require(size % patch == 0, divides)
-    require(dim % heads == 0, f"model.num_heads={heads}: it does not divide the width {dim} (model.embed_dim)")
-    require(dim % 4 == 0, f"model.embed_dim={dim}: expected a multiple of 4, for sines and cosines of rows and columns")
-    turns = not model["rope"] or dim // heads % 4 == 0
-    require(turns, f"model.rope=true: heads of width {dim // heads} (embed_dim / num_heads); take a multiple of 4")
-    require(model["mlp"] in ("gelu", "swiglu"), f"model.mlp={model['mlp']}: choose gelu or swiglu")
-    positions = model["positions"]
-    require(positions in ("sines", "learned"), f"model.positions={positions}: choose sines or learned")
-    require(model["mlp_ratio"] > 0, f"model.mlp_ratio={model['mlp_ratio']}: expected a number above 0")
-    require(model["init"] in ("fan_in", "dit"), f"model.init={model['init']}: choose fan_in or dit")
-
-
 def _open_gates(bias: Tensor) -> None:
-    """The bias of a block's modulation: shift and scale 0, gate 1, twice."""
+    """Writes the bias of a block's adaLN_modulation: shift and scale 0, gate 1, twice."""
     for part, value in zip(bias.chunk(6), (0.0, 0.0, 1.0) * 2, strict=True):
         part.fill_(value)

@@ -1,52 +1,41 @@
-"""Image generation: noise becomes images of a class."""
+"""The LightningModule of a DiT: losses by an objective, and samples."""
 
-import hashlib
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning as L
 import torch
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ...config import plain
-from ...data import get_kind
-from ...errors import require
 from ...norms import has_batch_norm
-from ...utils import mix, stamp
+from ...utils import mix
 from ..base import BaseModule
 from ..mean import Mean
-from . import objectives as dit_objectives
 from .objectives import Objective
-from .quality import Quality
-from .samples import Samples
-from .sampling import check_sampling, check_steps, draws, generate, sent
+from .sampling import draw_noise, generate, to_device, trajectory
 
 BINS = ("t_00-25", "t_25-50", "t_50-75", "t_75-100")  # of time, in hundredths
 GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, are spread evenly however many they are
 
 
 class DiTModule(BaseModule):
-    """The objective's loss on images (B, C, H, W) and their classes (B,).
+    """Losses on images (B, C, H, W) and their classes (B,).
 
-    Noise and time of a sample follow from the seed, the epoch and its place in it; in validation and test, noise from
-    the seed and the place, and time from the place alone. So they are the same however the samples are divided into
-    batches and devices. Curves of the loss by quarters of time are `loss_by_time/<stage>_<quarter>`: in training of the
-    last batch, as train/loss is.
+    Noise and time of a sample follow from the seed, the epoch and its index in it; in validation and test, noise from
+    the seed and the index, and time from the index alone. So they do not depend on batches and devices.
+    `loss_by_time/<stage>_<quarter>` are the losses by quarters of time, in training of the last batch.
 
     Args:
         shape: (C, H, W).
         num_classes: the label of no class.
-        label_dropout: share of the samples that are trained on without their class.
+        label_dropout: share of the training samples whose class is hidden.
         callbacks: for training and evaluation.
     """
 
     def __init__(
         self,
-        net: nn.Module,
+        model: nn.Module,
         objective: Objective,
         shape: Sequence[int],
         num_classes: int,
@@ -54,31 +43,30 @@ class DiTModule(BaseModule):
         callbacks: Sequence[L.Callback] = (),
         **base: Any,
     ) -> None:
-        super().__init__(net, **base)
-        require(0 <= label_dropout < 1, f"task.label_dropout={label_dropout}: expected 0 or more, and less than 1")
+        super().__init__(model, **base)
         self.objective, self.shape, self.num_classes = objective, tuple(shape), num_classes
         self.label_dropout, self.callbacks = label_dropout, callbacks
-        self._by_time = Mean(len(BINS))  # of a validation
-        self._quarters = torch.zeros(2, len(BINS))  # of the last batch: sums of losses, and their numbers
+        self._val_by_time = Mean(len(BINS))
+        self._train_by_time = torch.zeros(2, len(BINS))  # of the last batch: sums of losses, and their numbers
 
     def model_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         images, classes = batch
-        t, noise = self._evenly(images, self._places(len(images)))
-        return self.objective.noisy(images, t, noise), t, classes
+        t, noise = self._evaluation_noise(images, self._sample_indices(len(images)))
+        return self.objective.q_sample(images, t, noise), t, classes
 
     def on_fit_start(self) -> None:
         if has_batch_norm(self.model) and self.label_dropout and self.trainer.is_global_zero:
             mixed = "its statistics are over samples with and without a class together"
-            print(f"norm=bn: {mixed}, so guidance compares two nets that were never normalised apart")
+            print(f"norm=bn: {mixed}, so guidance compares two models that were never normalised apart")
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, classes = batch
-        seeds = [mix(self.seed, self.current_epoch, place) for place in self._places(len(images), batch_idx)]
-        uniform, noise = draws(seeds, images.shape[1:], images.device)
+        seeds = [mix(self.seed, self.current_epoch, index) for index in self._sample_indices(len(images), batch_idx)]
+        uniform, noise = draw_noise(seeds, images.shape[1:], images.device)
         t = self.objective.times(uniform[:, 0])
         labels = torch.where(uniform[:, 1] < self.label_dropout, self.num_classes, classes)
         losses = self.objective.loss(self.model, images, labels, t, noise)
-        self._quarters = by_quarters(losses.detach(), t)
+        self._train_by_time = by_quarters(losses.detach(), t)
         loss = losses.mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
@@ -86,48 +74,54 @@ class DiTModule(BaseModule):
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         super().on_before_optimizer_step(optimizer)
         if self.logs_this_step:
-            sums, numbers = self.trainer.strategy.reduce(self._quarters, reduce_op="sum").tolist()
+            sums, numbers = self.trainer.strategy.reduce(self._train_by_time, reduce_op="sum").tolist()
             self._log_by_time("train", sums, numbers, self.trainer.global_step)
 
     def evaluate_batch(self, stage: str, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, classes = batch
-        t, noise = self._evenly(images, self._places(len(images), batch_idx))
+        t, noise = self._evaluation_noise(images, self._sample_indices(len(images), batch_idx))
         losses = self.objective.loss(self.eval_model, images, classes, t, noise)
         self.mean_loss(stage).update(losses.sum(), len(losses))
         if stage == "val":
-            sums, numbers = by_quarters(losses, t)
-            self._by_time.update(sums, numbers)
+            self._val_by_time.update(*by_quarters(losses, t))
         self.log(f"{stage}/loss", self.mean_loss(stage), prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:
-        means = self._by_time.compute().tolist()  # over all devices
-        self._by_time.reset()
+        means = self._val_by_time.compute().tolist()  # over all devices
+        self._val_by_time.reset()
         numbers = [0 if math.isnan(mean) else 1 for mean in means]
         self._log_by_time("val", means, numbers, self.trainer.global_step - 1)  # that of val/loss: the last one trained
 
-    def generate(self, labels: Sequence[int], seeds: Sequence[int], **how: Any) -> Iterator[Tensor]:
-        """Samples of `eval_model` as `models/dit_sampling.generate` draws them, in batches like those of the data."""
-        size = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
-        how = {"sampler": self.objective.samplers[0], "batch_size": size, **how}
-        return generate(self.eval_model, self.objective, labels, seeds, self.shape, self.num_classes, **how)
+    def trajectory(self, labels: Sequence[int], seeds: Sequence[int], steps: int) -> Iterator[Tensor]:
+        """Yields the states of `sampling.trajectory` of `eval_model`, in the trainer's precision."""
+        options: dict[str, Any] = {"context": self.trainer.strategy.precision_plugin.forward_context}
+        shape, no_class = self.shape, self.num_classes
+        return trajectory(self.eval_model, self.objective, labels, seeds, shape, no_class, steps, **options)
+
+    def generate(self, labels: Sequence[int], seeds: Sequence[int], steps: int, **options: Any) -> Iterator[Tensor]:
+        """Yields the batches of `sampling.generate` of `eval_model`, as large as the data's."""
+        options["batch_size"] = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        options["context"] = self.trainer.strategy.precision_plugin.forward_context
+        shape, no_class = self.shape, self.num_classes
+        return generate(self.eval_model, self.objective, labels, seeds, shape, no_class, steps, **options)
 
     def configure_callbacks(self) -> list[L.Callback]:
         return list(self.callbacks)
 
-    def _places(self, number: int, batch_idx: int = 0) -> Sequence[int]:
-        """Of a batch's samples among all; of the first batch without a trainer."""
+    def _sample_indices(self, number: int, batch_idx: int = 0) -> Sequence[int]:
+        """Returns the indices of a batch's samples among all; without a trainer, of the first batch."""
         if self._trainer is None:
             return range(number)
         return self.trainer.datamodule.places(number, batch_idx)  # type: ignore[attr-defined]
 
-    def _evenly(self, images: Tensor, places: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Times and noise of evaluation."""
-        _, noise = draws([mix(self.seed, place) for place in places], images.shape[1:], images.device)
-        spread = torch.tensor([place * GOLDEN % 1.0 for place in places], dtype=torch.float32)
-        return self.objective.times(sent(spread, images.device)), noise
+    def _evaluation_noise(self, images: Tensor, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Returns times (B,) and noise (B, C, H, W)."""
+        _, noise = draw_noise([mix(self.seed, index) for index in indices], images.shape[1:], images.device)
+        spread = torch.tensor([index * GOLDEN % 1.0 for index in indices], dtype=torch.float32)
+        return self.objective.times(to_device(spread, images.device)), noise
 
     def _log_by_time(self, stage: str, sums: Sequence[float], numbers: Sequence[float], step: int) -> None:
-        """Curves alone, of the quarters that had samples."""
+        """Logs curves of the quarters that had samples."""
         quarters = zip(BINS, sums, numbers, strict=True)
         means = {f"loss_by_time/{stage}_{name}": total / number for name, total, number in quarters if number}
         for logger in self.trainer.loggers:
@@ -135,50 +129,7 @@ class DiTModule(BaseModule):
 
 
 def by_quarters(losses: Tensor, t: Tensor) -> Tensor:
-    """Sums of the losses (B,) whose times (B,) are in each quarter of 0..1, and their numbers: (2, 4)."""
+    """Returns sums of the losses (B,) by quarters of their times (B,), and their numbers: (2, 4)."""
     quarter = (t * len(BINS)).long().clamp(max=len(BINS) - 1)
     both = torch.stack((losses, torch.ones_like(losses)))
     return both.new_zeros(2, len(BINS)).index_add(1, quarter, both)  # without a wait for the device
-
-
-def build(net: nn.Module, cfg: DictConfig, **base: Any) -> DiTModule:
-    """The task of `cfg`, whose model was made for the data's images and classes."""
-    mixup = plain(cfg.data).get("mixup", {})
-    mixed = mixup.get("mixup_alpha") or mixup.get("cutmix_alpha")
-    require(not mixed, "data.mixup: a DiT wants one class an image; set mixup_alpha=0 and cutmix_alpha=0")
-    objective = dit_objectives.build(**plain(cfg)["objective"])
-    fits = cfg.model.outputs == objective.outputs
-    require(fits, f"model.outputs={cfg.model.outputs}: objective={cfg.objective.name} wants {objective.outputs}")
-    shown = get_kind(cfg.data.module)
-    assert shown.pixels is not None
-    assert shown.shows_pixels is not None
-    assert shown.identity is not None
-    pixels, section = shown.pixels(plain(cfg.data)), plain(cfg.task)["quality"]
-    seen = section["n"] == 0 or shown.shows_pixels(plain(cfg.data))
-    require(seen, f"task.quality.n={section['n']}: these data are not decoded to images; set data.vae, or take n=0")
-    shape = cfg.data.in_chans, cfg.data.img_size, cfg.data.img_size
-    how = {key: section[key] for key in ("steps", "sampler", "guidance", "interval")}
-    check_sampling(objective, cfg.task.label_dropout, **how, prefix="task.quality.")
-    check_steps(objective, "task.samples.steps", cfg.task.samples.steps)
-    quality = Quality(pixels, shape, **section, cache=_cache(cfg, shown.identity))
-    monitors = ["val/loss", *([f"val/{quality.name}"] if quality.n and quality.validate else [])]
-    monitor, mode = cfg.task.monitor, cfg.task.monitor_mode
-    choice = " or ".join(f"{name} (min)" for name in monitors)
-    known = monitor in monitors and mode == "min"
-    require(known, f"task.monitor={monitor}, task.monitor_mode={mode}: choose {choice}")
-    callbacks = [quality, Samples(pixels, **plain(cfg.task)["samples"])]
-    label_dropout = cfg.task.label_dropout
-    return DiTModule(net, objective, shape, cfg.model.num_classes, label_dropout, callbacks=callbacks, **base)
-
-
-def _cache(cfg: DictConfig, identity: Callable[[Mapping[str, Any]], str]) -> Path | None:
-    """Where the statistics of these training images are kept, by all that they depend on but image files themselves."""
-    if not cfg.task.quality.n or cfg.task.quality.features == "pixels":  # those are quicker measured than read
-        return None
-    aside = ("augment", "batch_size", "download", "hflip", "mixup", "pin_memory", "total_batch_size", "workers")
-    settings = {key: value for key, value in plain(cfg.data).items() if key not in aside}
-    quality = plain(cfg.task)["quality"]
-    weights = Path(quality["weights"]).expanduser()
-    written = stamp(weights) if weights.is_file() else None
-    text = json.dumps([settings, identity(settings), quality["features"], quality["weights"], written], sort_keys=True)
-    return Path(cfg.runs) / ".statistics" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.pt"

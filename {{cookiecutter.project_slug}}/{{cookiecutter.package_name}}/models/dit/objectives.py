@@ -1,7 +1,7 @@
-"""What a DiT is trained to predict, and how samples come out of it: equations, apart from the network.
+"""Training objectives and their samplers: flow matching, and DDPM as in the DiT paper.
 
-B batch, C channels, H x W pixels or latents. Time t runs from 0 to 1, in a flow from noise to data, in ddpm from data
-to noise: `progress` says how far from noise a time is.
+B batch, C channels, H x W pixels or latents. Time t runs from 0 to 1, for flow matching from noise to data, for DDPM
+from data to noise: `progress` returns how far from noise a time is.
 """
 
 import math
@@ -14,67 +14,59 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.special import ndtr
 
-from ...errors import require
-
-Net = Callable[[Tensor, Tensor, Tensor], Tensor]  # (B, C, H, W), times (B,), labels (B,) -> (B, O C, H, W)
+Model = Callable[[Tensor, Tensor, Tensor], Tensor]  # (B, C, H, W), times (B,), labels (B,) -> (B, O C, H, W)
 
 
 class Objective(Protocol):
-    outputs: int  # O, quantities that the net predicts of every channel
-    samplers: tuple[str, ...]  # the first one is the usual one
-    most_steps: int | None  # that a sampler can take; None for any number
+    """The interface of an objective."""
+
+    outputs: int  # O, predictions per channel
+    samplers: tuple[str, ...]  # the first one is the default
 
     def times(self, uniform: Tensor) -> Tensor:
-        """(B,) numbers spread evenly over 0..1 -> (B,) times as training draws them."""
+        """Returns the times (B,) of training for numbers (B,) spread evenly over 0..1."""
 
     def progress(self, t: float) -> float:
-        """0 where there is noise alone, 1 where there is data."""
+        """Returns 0 for noise, 1 for data."""
 
-    def noisy(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """What the net is fed at time t: (B, C, H, W)."""
+    def q_sample(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Returns the model's input at time t: (B, C, H, W)."""
 
-    def loss(self, net: Net, x: Tensor, labels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """(B,) losses of the samples x (B, C, H, W), fp32."""
+    def loss(self, model: Model, x: Tensor, labels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Returns the losses (B,) of x (B, C, H, W), fp32."""
 
-    def path(
+    def denoise(
         self,
-        net: Net,
+        model: Model,
         noise: Tensor,
         labels: Tensor,
         steps: int,
         sampler: str,
         generators: Sequence[Generator] | None = None,
     ) -> Iterator[Tensor]:
-        """From noise (B, C, H, W) in `steps` steps: the state after each of them, the last one the samples.
+        """Yields the state (B, C, H, W) after each of `steps` steps from noise; the last one is the sample.
 
         Args:
-            generators: one for each sample, on the CPU, of what a sampler draws on the way; None for PyTorch's own.
+            generators: one for each sample, on the CPU, for the noise of a step; None for PyTorch's own.
         """
 
 
 class Flow:
-    """A straight line from noise to data, x_t = (1 - t) noise + t x, and its velocity x - noise.
-
-    Flow matching (Lipman et al., arXiv 2210.02747), rectified flow (Liu et al., arXiv 2209.03003).
+    """Flow matching: x_t = (1 - t) noise + t x, with velocity x - noise (arXiv 2210.02747, 2209.03003).
 
     Args:
-        prediction: what the net puts out: "velocity", or "data", from which the velocity follows (arXiv 2511.13720).
-        time: how training draws t: "uniform", or "logit_normal" (arXiv 2403.03206), more often in the middle.
+        prediction: output of the model: "velocity", or "data", from which the velocity follows (arXiv 2511.13720).
+        time: distribution of t in training: "uniform", or "logit_normal" (arXiv 2403.03206), more often in the middle.
         time_mean, time_std: of the logit of t; below 0 is nearer to noise.
     """
 
     outputs = 1
     samplers: tuple[str, ...] = ("heun", "euler")
-    most_steps: int | None = None
-    NEAREST = 0.05  # of 1 - t, which data prediction divides by
+    MIN_TIME_LEFT = 0.05  # bounds the division by 1 - t of data prediction
 
     def __init__(
         self, prediction: str = "velocity", time: str = "uniform", time_mean: float = 0.0, time_std: float = 1.0
     ) -> None:
-        known = prediction in ("velocity", "data")
-        require(known, f"objective.prediction={prediction}: choose velocity or data")
-        require(time in ("uniform", "logit_normal"), f"objective.time={time}: choose uniform or logit_normal")
-        require(time_std > 0, f"objective.time_std={time_std}: expected a number above 0")
         self.prediction, self.time, self.time_mean, self.time_std = prediction, time, time_mean, time_std
 
     def times(self, uniform: Tensor) -> Tensor:
@@ -86,71 +78,69 @@ class Flow:
     def progress(self, t: float) -> float:
         return t
 
-    def noisy(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    def q_sample(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         t = t[:, None, None, None]
         return (1 - t) * noise + t * x
 
-    def loss(self, net: Net, x: Tensor, labels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        x_t = self.noisy(x, t, noise)
-        target = x - noise if self.prediction == "velocity" else self.towards(x, x_t, t)
-        return (self.velocity(net, x_t, t, labels) - target).square().flatten(1).mean(1)
+    def loss(self, model: Model, x: Tensor, labels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        x_t = self.q_sample(x, t, noise)
+        target = x - noise if self.prediction == "velocity" else self.velocity_to(x, x_t, t)
+        return (self.velocity(model, x_t, t, labels) - target).square().flatten(1).mean(1)
 
-    def velocity(self, net: Net, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        out = net(x_t, t, labels).float()
-        return out if self.prediction == "velocity" else self.towards(out, x_t, t)
+    def velocity(self, model: Model, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        out = model(x_t, t, labels).float()
+        return out if self.prediction == "velocity" else self.velocity_to(out, x_t, t)
 
-    def towards(self, x: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The velocity at x_t that leads to x; it is bounded in the last twentieth of the way."""
-        return (x - x_t) / (1 - t).clamp(min=self.NEAREST)[:, None, None, None]
+    def velocity_to(self, x: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return (x - x_t) / (1 - t).clamp(min=self.MIN_TIME_LEFT)[:, None, None, None]
 
-    def path(
+    def denoise(
         self,
-        net: Net,
+        model: Model,
         noise: Tensor,
         labels: Tensor,
         steps: int,
         sampler: str = "heun",
         generators: Sequence[Generator] | None = None,
     ) -> Iterator[Tensor]:
-        """Heun's or Euler's steps along the velocity, of one length; each of Heun's but the last asks the net twice."""
         x = noise
         for step in range(steps):
-            t, then = (_all_at(place / steps, x) for place in (step, step + 1))
-            slope = self.velocity(net, x, t, labels)
+            t, next_t = (_expand(number / steps, x) for number in (step, step + 1))
+            slope = self.velocity(model, x, t, labels)
             if sampler == "heun" and step + 1 < steps:
-                slope = (slope + self.velocity(net, x + slope / steps, then, labels)) / 2
+                slope = (slope + self.velocity(model, x + slope / steps, next_t, labels)) / 2
             x = x + slope / steps
             yield x
 
 
 class DDPM:
-    """The noise in x_s = sqrt(kept_s) x + sqrt(1 - kept_s) noise at a step s of 1000, and the variance of the way back.
+    """Noise prediction in 1000 steps with a learned variance, as the DiT paper trains (arXiv 2006.11239, 2102.09672).
 
-    What the DiT paper trains: beta rises linearly, kept_s is the product of 1 - beta up to s (Ho et al., arXiv
-    2006.11239), and t = s / 1000. The loss is L_simple + 0.001 L_vlb (Nichol and Dhariwal, arXiv 2102.09672): the
-    squared error of the noise, and the variational bound, in bits, which trains the variance alone. L_vlb is a sum over
-    1000 steps and a sample stands for all of them, so the term of its own step is added once.
+    beta rises linearly, and t = step / 1000. The loss is the squared error of the noise plus 0.001 times the
+    variational bound, in bits, which trains the variance alone. The bound is a sum over 1000 steps and a sample stands
+    for all of them, so the term of its own step is added once.
 
     Raises:
-        UsageError: diffusers, which samples, is not there.
+        ValueError: diffusers, which samples, is not installed.
     """
 
     outputs = 2
     samplers: tuple[str, ...] = ("ddpm", "ddim")
     STEPS = 1000
-    most_steps: int | None = STEPS
-    HALF = 1 / 255  # of one of 256 levels from -1 to 1, which step 0 is held to, as if data were images
+    HALF_LEVEL = 1 / 255  # of 256 levels from -1 to 1: the likelihood of step 0 is that of images
 
     def __init__(self) -> None:
-        installed = find_spec("diffusers") is not None
-        require(installed, "objective=ddpm needs the package diffusers: uv sync --extra latents")
+        if find_spec("diffusers") is None:
+            raise ValueError("ddpm needs the package diffusers: uv sync --extra latents")
         beta = torch.linspace(1e-4, 0.02, self.STEPS, dtype=torch.float64)
-        self.kept = (1 - beta).cumprod(0)
-        posterior = beta * (1 - _before(self.kept)) / (1 - self.kept)  # variance of the way back when x is known
-        posterior[0] = posterior[1]  # it is 0 there, but has a logarithm now
-        error_to_mean = beta / ((1 - beta) * (1 - self.kept)).sqrt()
-        self.noising = ByStep(self.kept.sqrt(), (1 - self.kept).sqrt())
-        self.denoising = ByStep(posterior.log(), beta.log(), error_to_mean)
+        self.alphas_cumprod = (1 - beta).cumprod(0)
+        rest = 1 - self.alphas_cumprod
+        posterior = beta * (1 - _previous(self.alphas_cumprod)) / rest
+        posterior[0] = posterior[1]  # 0 has no logarithm
+        error_to_mean = beta / ((1 - beta) * rest).sqrt()
+        rows = (self.alphas_cumprod.sqrt(), rest.sqrt(), posterior.log(), beta.log(), error_to_mean)
+        self.table = torch.stack(rows).float()  # (5, STEPS)
+        self.tables: dict[torch.device, Tensor] = {}
 
     def times(self, uniform: Tensor) -> Tensor:
         return (uniform * self.STEPS).floor().clamp(max=self.STEPS - 1) / self.STEPS
@@ -158,94 +148,95 @@ class DDPM:
     def progress(self, t: float) -> float:
         return 1 - t
 
-    def noisy(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        signal, std = self.noising.at(t)
+    def q_sample(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        signal, std, *_ = self._coefficients(t)
         return signal * x + std * noise
 
-    def loss(self, net: Net, x: Tensor, labels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        predicted, v = net(self.noisy(x, t, noise), t, labels).float().chunk(2, dim=1)
+    def loss(self, model: Model, x: Tensor, labels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        predicted, v = model(self.q_sample(x, t, noise), t, labels).float().chunk(2, dim=1)
         error = predicted - noise
         return (error.square() + self.bound(x, t, error.detach(), v)).flatten(1).mean(1)
 
     def bound(self, x: Tensor, t: Tensor, error: Tensor, v: Tensor) -> Tensor:
-        """The terms of L_vlb (B, C, H, W), in bits: KL(q(x_s-1 | x_s, x) || p(x_s-1 | x_s)), at step 0 -log p(x | x_0).
+        """Returns the terms of the variational bound (B, C, H, W), in bits.
 
-        p has a mean that is off by what the `error` of the noise makes, and a variance that v, -1 to 1, puts on the
-        logarithmic scale between q's and beta.
+        They are KL(q(x_s-1 | x_s, x) || p(x_s-1 | x_s)), at step 0 -log p(x | x_0). The mean of p is off by what the
+        `error` of the noise makes; its variance lies by v, -1 to 1, between q's and beta on a logarithmic scale.
         """
-        low, high, error_to_mean = self.denoising.at(t)
+        *_, low, high, error_to_mean = self._coefficients(t)
         log_variance, off = low + (v + 1) / 2 * (high - low), error_to_mean * error
-        distance = (low - log_variance).exp() - 1 - (low - log_variance) + off.square() * (-log_variance).exp()
-        per_std = (-log_variance / 2).exp()
-        inside = ndtr((self.HALF - off.abs()) * per_std) - ndtr((-self.HALF - off.abs()) * per_std)
-        inside = torch.where(x < -0.999, ndtr((self.HALF + off) * per_std), inside)  # the outermost levels have no end
-        inside = torch.where(x > 0.999, ndtr((self.HALF - off) * per_std), inside)
-        likelihood = inside.clamp(min=1e-12).log()
+        divergence = (low - log_variance).exp() - 1 - (low - log_variance) + off.square() * (-log_variance).exp()
+        per_std, half = (-log_variance / 2).exp(), self.HALF_LEVEL
+        inside = ndtr((half - off.abs()) * per_std) - ndtr((-half - off.abs()) * per_std)
+        inside = torch.where(x < -0.999, ndtr((half + off) * per_std), inside)  # the outermost levels have no end
+        inside = torch.where(x > 0.999, ndtr((half - off) * per_std), inside)
         first = t[:, None, None, None] * self.STEPS < 0.5
-        return torch.where(first, -likelihood, distance / 2) / math.log(2)
+        return torch.where(first, -inside.clamp(min=1e-12).log(), divergence / 2) / math.log(2)
 
-    def path(
+    def denoise(
         self,
-        net: Net,
+        model: Model,
         noise: Tensor,
         labels: Tensor,
         steps: int,
         sampler: str = "ddpm",
         generators: Sequence[Generator] | None = None,
     ) -> Iterator[Tensor]:
-        """The reverse process, drawing noise at each step but the last, or DDIM (arXiv 2010.02502), which draws none.
+        """Yields states of the reverse process, or of DDIM (arXiv 2010.02502), which draws no noise.
 
-        Of the 1000 steps it goes through those nearest to evenly spaced ones from 999 to 0, as a process of its own.
+        It takes the steps nearest to evenly spaced ones from 999 to 0, as a process of its own.
         """
         from diffusers import DDIMScheduler, DDPMScheduler
 
-        places = torch.linspace(self.STEPS - 1, 0, steps, dtype=torch.float64).round().long()
-        kept = self.kept[places.flip(0)]
-        process = {"num_train_timesteps": steps, "trained_betas": (1 - kept / _before(kept)).tolist()}
-        scheduler: Any = (
-            DDIMScheduler(**process, clip_sample=False)
-            if sampler == "ddim"
-            else DDPMScheduler(**process, clip_sample=False, variance_type="learned_range")
-        )
+        taken = torch.linspace(self.STEPS - 1, 0, steps, dtype=torch.float64).round().long()
+        alphas_cumprod = self.alphas_cumprod[taken.flip(0)]
+        betas = (1 - alphas_cumprod / _previous(alphas_cumprod)).tolist()
+        process: dict[str, Any] = {"num_train_timesteps": steps, "trained_betas": betas, "clip_sample": False}
+        ddim = sampler == "ddim"
+        scheduler: Any = DDIMScheduler(**process) if ddim else DDPMScheduler(**process, variance_type="learned_range")
         scheduler.set_timesteps(steps)
         x, sources = noise, None if generators is None else list(generators)
-        for place, step in zip(places.tolist(), scheduler.timesteps, strict=True):
-            out = net(x, _all_at(place / self.STEPS, x), labels).float()
-            if sampler == "ddim":
-                out = out[:, : x.shape[1]]  # it has no use for the variance
+        for number, step in zip(taken.tolist(), scheduler.timesteps, strict=True):
+            out = model(x, _expand(number / self.STEPS, x), labels).float()
+            if ddim:
+                out = out[:, : x.shape[1]]  # without the variance
             x = scheduler.step(out, step, x, generator=sources).prev_sample
             yield x
 
-
-class ByStep:
-    """K numbers for each of S steps, fp32. A device is sent them once: training waits for it until they are there."""
-
-    def __init__(self, *rows: Tensor) -> None:
-        self.rows = torch.stack(rows).float()  # (K, S)
-        self.copies: dict[torch.device, Tensor] = {}
-
-    def at(self, t: Tensor) -> Tensor:
-        """Times s / S (B,) -> (K, B, 1, 1, 1), on their device."""
-        if t.device not in self.copies:
-            with torch.inference_mode(False):  # in which training could not use them
-                self.copies[t.device] = self.rows.to(t.device)
-        return self.copies[t.device][:, (t * self.rows.shape[1]).round().long(), None, None, None]
+    def _coefficients(self, t: Tensor) -> Tensor:
+        """Returns the rows of `table` at times (B,): (5, B, 1, 1, 1). A device gets its copy once, without a wait."""
+        if t.device not in self.tables:
+            with torch.inference_mode(False):  # training could not use a tensor of inference mode
+                self.tables[t.device] = self.table.to(t.device)
+        return self.tables[t.device][:, (t * self.STEPS).round().long(), None, None, None]
 
 
 def build(name: str, outputs: int, **section: Any) -> Objective:
-    """The objective of a config's section `objective`."""
+    """Returns the objective of a config's section `objective`."""
     known: dict[str, Callable[..., Objective]] = {"flow": Flow, "ddpm": DDPM}
-    require(name in known, f"objective.name={name}: choose from {', '.join(known)}")
-    objective = known[name](**section)
-    require(outputs == objective.outputs, f"objective.outputs={outputs}: {name} has {objective.outputs}")
-    return objective
+    if name not in known:
+        raise ValueError(f"{name}: there is no such objective; choose from {', '.join(known)}")
+    return known[name](**section)
 
 
-def _all_at(t: float, x: Tensor) -> Tensor:
-    """The time t for every sample of x (B, C, H, W): (B,), fp32 whatever the net computes in."""
+def check_sampler(objective: Objective, steps: int, sampler: str) -> None:
+    """Checks the number of steps and the name of a sampler; an empty name is the objective's first.
+
+    Raises:
+        ValueError: the objective cannot sample so.
+    """
+    most = DDPM.STEPS if isinstance(objective, DDPM) else steps
+    if not 1 <= steps <= most:
+        raise ValueError(f"steps={steps}: expected at least 1" + (f", and at most {most}" if most < steps else ""))
+    if sampler not in ("", *objective.samplers):
+        raise ValueError(f"sampler={sampler}: choose {' or '.join(objective.samplers)}")
+
+
+def _expand(t: float, x: Tensor) -> Tensor:
+    """Returns the time t for every sample of x (B, C, H, W): (B,), fp32 in any precision of the model."""
     return torch.full(x.shape[:1], t, dtype=torch.float32, device=x.device)
 
 
-def _before(kept: Tensor) -> Tensor:
-    """`kept` of the step before each; all is kept before the first."""
-    return F.pad(kept[:-1], (1, 0), value=1.0)
+def _previous(alphas_cumprod: Tensor) -> Tensor:
+    """Returns the value of the step before each; before the first it is 1."""
+    return F.pad(alphas_cumprod[:-1], (1, 0), value=1.0)

@@ -1,36 +1,29 @@
-"""How good generated images are, in numbers: how far they are from the real ones, and whether they show their class."""
+"""Measures of generated images: their distance from real ones, and the share that shows the class asked for."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from ...data.base import DataModule
-from ...errors import require
 from ...utils import mix, replace
 from .features import Classifier, make_features, read_moments
-
-if TYPE_CHECKING:
-    from .module import DiTModule
+from .module import DiTModule
 
 STATES = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
-STAGES = {"val": 1, "test": 2}  # whose samples come from other noise
-CLASSIFIERS = ("svm", "none")
-FEW = 20_000  # images at most, for the svm
-
-Pixels = Callable[[Tensor], Tensor]
+STAGES = {"val": 1, "test": 2}  # their samples start from different noise
+MAX_FITTED = 20_000  # images, for the svm
 
 
 class FrechetDistance(FrechetInceptionDistance):
-    """torchmetrics' distance, and NaN where the features of either side are not finite.
+    """torchmetrics' distance; NaN where features are not finite.
 
-    torch.linalg.eigvals of a matrix of NaN, which torchmetrics would call then, corrupts memory in torch 2.15 with MKL.
+    torch.linalg.eigvals, which torchmetrics calls, corrupts memory on NaN in torch 2.15 with MKL.
     """
 
     def compute(self) -> Tensor:
@@ -39,159 +32,130 @@ class FrechetDistance(FrechetInceptionDistance):
 
 
 class Quality(L.Callback):
-    """After validation and test, of `n` images that the averaged net draws, of all classes in turn:
+    """Measures `n` images of the averaged model, of all classes in turn, after validation and test.
 
-    `<stage>/fd_<n>`: the Fréchet distance of their features to those of the training images (Heusel et al. 2017, arXiv
-    1706.08500), `fid_<n>` if the features are Inception's. Any distance falls with n: compare at the same n.
+    `<stage>/fd_<n>`: the Fréchet distance of their features to those of the training images (arXiv 1706.08500),
+    `fid_<n>` for Inception's features. Any distance falls with n: compare at the same n.
     `<stage>/asked_class`: the share in which a classifier, fitted to the training images, sees the class asked for.
 
-    The noise follows from the run's seed, and is another in validation and test. Every device draws its share.
+    The noise follows from the run's seed and differs between validation and test. Every device draws its share.
 
     Args:
-        pixels: what the net works on (B, C, H, W) -> pixels (B, 1 or 3, H', W') in 0..1.
+        pixels: function from the model's samples (B, C, H, W) to pixels (B, 1 or 3, H', W') in 0..1.
         shape: (C, H, W).
         n: images; 0: nothing is measured.
-        steps: of the sampler.
-        sampler: one of the objective's; empty: its first.
-        guidance, interval: see `models/dit_sampling.Guided`. What `check_sampling` there refuses is not looked at here.
-        validate: after validations too, not after the test alone.
+        validate: after validations too, not only after the test.
         features: "pixels", "inception", or the name of a timm model.
         weights: file with the weights of the latter two; empty: the libraries fetch theirs.
         real: an .npz file with `mu` and `sigma` of the features of real images; empty: the training images'.
         classifier: "svm" or "none".
-        cache: file in which the statistics of the training images are kept; None for nowhere.
+        cache: file that keeps the statistics of the training images.
+        sampling: options of `DiTModule.generate`.
 
     Raises:
-        UsageError: a value out of range, features that cannot be loaded, or statistics of others; in `setup`, data that
-            are too many for the classifier, or more devices than images to draw.
+        ValueError: features or moments that cannot be loaded; in `setup`, too many images for the classifier, or fewer
+            to draw than devices.
     """
 
     def __init__(
         self,
-        pixels: Pixels,
+        pixels: Callable[[Tensor], Tensor],
         shape: Sequence[int],
         n: int = 0,
-        steps: int = 50,
-        sampler: str = "",
-        guidance: float = 1.0,
-        interval: Sequence[float] = (0.0, 1.0),
         validate: bool = True,
         features: str = "pixels",
         weights: str = "",
         real: str = "",
         classifier: str = "none",
         cache: Path | None = None,
+        **sampling: Any,
     ) -> None:
-        require(n == 0 or n >= 2, f"task.quality.n={n}: expected 2 or more, or 0 (off)")
-        known = classifier in CLASSIFIERS
-        require(known, f"task.quality.classifier={classifier}: choose from {', '.join(CLASSIFIERS)}")
-        self.pixels, self.n, self.validate = pixels, n, validate
-        self.how = {"steps": steps, "guidance": guidance, "interval": tuple(interval)}
-        self.how |= {"sampler": sampler} if sampler else {}
-        self.features, self.cache = features, cache
-        self.classifier = classifier
-        if not n:
-            return
-        counted = pixels(torch.zeros(1, *shape)).numel() if features == "pixels" else 0
-        self.extractor = make_features(features, weights, counted)
-        self.moments = read_moments(real) if real else None
-        found, expected = len(self.moments[0]) if self.moments else 0, self.extractor.num_features
-        fits = found in (0, expected)
-        require(fits, f"task.quality.real={real}: it has {found} features, and those of {features} are {expected}")
-        self._metric: FrechetInceptionDistance | None = None
+        self.pixels, self.n, self.validate, self.sampling = pixels, n, validate, sampling
+        self.cache, self.classifier = cache, classifier
+        self.name = f"{'fid' if features == 'inception' else 'fd'}_{n}"
+        self._metric: FrechetDistance | None = None
         self._reader: Classifier | None = None
-
-    @property
-    def name(self) -> str:
-        """Of the distance."""
-        return f"{'fid' if self.features == 'inception' else 'fd'}_{self.n}"
+        if n:
+            self.features = make_features(
+                features, weights, pixels(torch.zeros(1, *shape)).numel() if features == "pixels" else 0
+            )
+            self.moments = read_moments(real) if real else None
+            if self.moments and len(self.moments[0]) != self.features.num_features:
+                found, expected = len(self.moments[0]), self.features.num_features
+                raise ValueError(f"real={real}: it has {found} features, and those of {features} are {expected}")
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        busy = not self.n or self.n >= trainer.world_size
-        idle = f"{trainer.world_size} devices draw them, each at least one; take more, or 0 (off)"
-        require(busy, f"task.quality.n={self.n}: {idle}")
-        number = trainer.datamodule.sizes["train"]  # type: ignore[attr-defined]
-        few = not self.n or self.classifier == "none" or number <= FEW
-        require(few, f"task.quality.classifier=svm: it is for small data, and these are {number} images; take none")
+        if self.n and self.n < trainer.world_size:
+            raise ValueError(f"n={self.n}: {trainer.world_size} devices draw at least one image each; take more, or 0")
+        images = trainer.datamodule.sizes["train"]  # type: ignore[attr-defined]
+        if self.n and self.classifier == "svm" and images > MAX_FITTED:
+            raise ValueError(f"classifier=svm is for up to {MAX_FITTED} images, and these are {images}; take none")
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.n and self.validate:
-            self._measure(trainer, cast("DiTModule", pl_module), "val")
+            self._measure(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.n:
-            self._measure(trainer, cast("DiTModule", pl_module), "test")
+            self._measure(trainer, pl_module, "test")
 
-    def _measure(self, trainer: L.Trainer, task: "DiTModule", stage: str) -> None:
-        metric = self._metric or self._prepare(trainer)
-        self._metric = metric
-        classes, right = task.num_classes, 0
-        world = trainer.world_size
-        # everyone runs the net equally often, which the others may wait for; what is too many is left out
-        places = range(task.global_rank, -(-self.n // world) * world, world)
-        labels = [place % classes for place in places]
-        seeds = [mix(task.seed, STAGES[stage], place) for place in places]
-        drawn = 0
-        for samples in self._computed_as_trained(trainer, task.generate(labels, seeds, **self.how)):
-            wanted = sum(place < self.n for place in places[drawn : drawn + len(samples)])
-            asked = labels[drawn : drawn + wanted]
-            drawn += len(samples)
-            if wanted:
-                images = self.pixels(samples[:wanted])
+    def _measure(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        assert isinstance(module, DiTModule)
+        if self._metric is None:
+            self._metric = self._prepare(trainer)
+        metric, world, correct = self._metric, trainer.world_size, 0
+        # Under FSDP every device must run the model equally often; what is drawn beyond n is left out.
+        indices = range(module.global_rank, -(-self.n // world) * world, world)
+        labels = [index % module.num_classes for index in indices]
+        seeds = [mix(module.seed, STAGES[stage], index) for index in indices]
+        first = 0
+        for samples in module.generate(labels, seeds, **self.sampling):
+            kept = sum(index < self.n for index in indices[first : first + len(samples)])
+            if kept:
+                images = self.pixels(samples[:kept])
                 metric.update(images.to(metric.device), real=False)
-                right += self._reader.count(images, asked) if self._reader else 0
-        task.log(f"{stage}/{self.name}", metric.compute().float())
+                correct += self._reader.count(images, labels[first : first + kept]) if self._reader else 0
+            first += len(samples)
+        module.log(f"{stage}/{self.name}", metric.compute().float())
         metric.reset()
         if self._reader:
-            share = torch.tensor(right / self.n, device=trainer.strategy.root_device)
-            task.log(f"{stage}/asked_class", trainer.strategy.reduce(share, reduce_op="sum"), prog_bar=True)
+            share = torch.tensor(correct / self.n, device=trainer.strategy.root_device)
+            module.log(f"{stage}/asked_class", trainer.strategy.reduce(share, reduce_op="sum"), prog_bar=True)
 
-    def _computed_as_trained(self, trainer: L.Trainer, batches: Iterator[Tensor]) -> Iterator[Tensor]:
-        """In the trainer's precision, which is that of the net and not of the features."""
-        while True:
-            with trainer.strategy.precision_plugin.forward_context():
-                samples = next(batches, None)
-            if samples is None:
-                return
-            yield samples
-
-    def _prepare(self, trainer: L.Trainer) -> FrechetInceptionDistance:
-        """The metric with the real images' statistics in it, and the classifier, on first use."""
+    def _prepare(self, trainer: L.Trainer) -> FrechetDistance:
+        """Returns the metric with the statistics of real images in it, and fits the classifier."""
         data = trainer.datamodule  # type: ignore[attr-defined]
-        originals = data.originals()
-        metric = FrechetDistance(self.extractor, reset_real_features=False)
+        metric = FrechetDistance(self.features, reset_real_features=False)
         device = trainer.strategy.root_device
-        metric.to("cpu" if device.type == "mps" else device)  # which knows no float64
+        metric.to("cpu" if device.type == "mps" else device)  # mps knows no float64
         if self.classifier == "svm":
-            self._reader = Classifier(*_everything(originals, self.pixels))
+            images, classes = zip(*DataLoader(data.originals(), 256), strict=True)
+            self._reader = Classifier(torch.cat([self.pixels(one) for one in images]), torch.cat(classes))
         moments: Sequence[Tensor] | None = self.moments
+        if moments is None:  # the first process looks: not all may see its disk, and all must do the same
+            moments = trainer.strategy.broadcast(self._cached(data.sizes["train"]) if trainer.is_global_zero else None)
         if moments is None:
-            # the first one looks: not all may see its disk, and those who measure wait for each other
-            moments = trainer.strategy.broadcast(self._kept(data.sizes["train"]) if trainer.is_global_zero else None)
-        if moments is None:
-            moments = self._measure_real(trainer, metric, data, originals)
-        for name, value in zip(STATES, moments, strict=True):  # once among the devices, whose sums are added up
+            moments = self._measure_real(trainer, metric)
+        for name, value in zip(STATES, moments, strict=True):  # on one device, since compute() adds up all
             state = getattr(metric, name)
             setattr(metric, name, (value if trainer.is_global_zero else torch.zeros_like(value)).to(state))
         return metric
 
-    def _measure_real(
-        self, trainer: L.Trainer, metric: FrechetInceptionDistance, data: DataModule, originals: Dataset[Any]
-    ) -> tuple[Tensor, ...]:
-        """Sums over the features of the training images, of which every device sees its share."""
-        places = range(trainer.global_rank, data.sizes["train"], trainer.world_size)
-        for images, _ in DataLoader(Subset(originals, places), data.batch_size, num_workers=data.workers):
+    def _measure_real(self, trainer: L.Trainer, metric: FrechetDistance) -> tuple[Tensor, ...]:
+        """Returns sums over the features of the training images; every device sees its share of them."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        indices = range(trainer.global_rank, data.sizes["train"], trainer.world_size)
+        for images, _ in DataLoader(Subset(data.originals(), indices), data.batch_size, num_workers=data.workers):
             metric.update(self.pixels(images.to(trainer.strategy.root_device)).to(metric.device), real=True)
-        moments = tuple(
-            trainer.strategy.reduce(getattr(metric, name).double(), reduce_op="sum").cpu() for name in STATES
-        )
+        sums = [getattr(metric, name).double() for name in STATES]
+        moments = tuple(trainer.strategy.reduce(one, reduce_op="sum").cpu() for one in sums)
         if self.cache is not None and trainer.is_global_zero:
             self.cache.parent.mkdir(parents=True, exist_ok=True)
             replace(self.cache, lambda path: torch.save(moments, path))
         return moments
 
-    def _kept(self, number: int) -> tuple[Tensor, ...] | None:
-        """The statistics that an earlier run has measured, if the file is there and whole, and of `number` images."""
+    def _cached(self, number: int) -> tuple[Tensor, ...] | None:
+        """Returns the statistics of an earlier run, if the file is there, complete, and of `number` images."""
         if self.cache is None:
             return None
         try:
@@ -199,9 +163,3 @@ class Quality(L.Callback):
         except (EOFError, OSError, RuntimeError, UnpicklingError):
             return None
         return moments if moments[STATES.index("real_features_num_samples")] == number else None
-
-
-def _everything(originals: Dataset[Any], pixels: Pixels) -> tuple[Tensor, Tensor]:
-    """Pixels (N, C, H, W) and classes (N,) of all training images."""
-    batches = [(pixels(images), classes) for images, classes in DataLoader(originals, 256)]
-    return torch.cat([images for images, _ in batches]), torch.cat([classes for _, classes in batches])

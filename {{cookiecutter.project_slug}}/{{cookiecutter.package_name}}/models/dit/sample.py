@@ -1,15 +1,16 @@
-"""Images from a trained DiT; `python sample.py --help` lists the options."""
+"""Images from a trained DiT: the options and the function of `python sample.py`."""
 
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...cli import progress
 from ...config import plain, recompose
@@ -17,9 +18,8 @@ from ...data import get_kind
 from ...errors import UsageError, require
 from ...utils import WIDEST, columns, levels, mix, tiled, write_png
 from ..build import find_device, set_precision, trained_model
-from . import objectives as dit_objectives
-from .objectives import Objective
-from .sampling import check_sampling, generate
+from . import objectives
+from .sampling import generate
 
 OPTIONS = {
     "classes": ("", "numbers of classes, with commas between; the images are of each in turn; empty: of all"),
@@ -35,7 +35,7 @@ OPTIONS = {
     "batch_size": (64, "images at once; they are the same whatever it is"),
     "device": ("auto", "auto | cpu | cuda | cuda:1 | mps"),
 }
-SHOWN = 1000  # images at most in a grid
+MAX_SHOWN = 1000  # images in a grid
 
 
 def sample(
@@ -54,44 +54,45 @@ def sample(
     batch_size: int,
     device: str,
 ) -> None:
-    """Writes a grid of images, and on request each of them, and prints where.
+    """Writes a grid of images, with `files` also each of them, and prints where.
 
     Raises:
         UsageError: an option out of range, or a file that is there already or cannot be written.
     """
     for key, value in {"n": n, "batch_size": batch_size}.items():
-        require(value >= 1, f"{key}={value}: expected a whole number from 1 on")
-    require(n <= SHOWN or files, f"n={n}: a grid shows {SHOWN}; files=true writes more of them, each to its own file")
-    limits = _interval(interval)
+        require(value >= 1, f"{key}={value}: expected at least 1")
+    require(n <= MAX_SHOWN or files, f"n={n}: a grid shows {MAX_SHOWN}; files=true writes more, each to its own file")
+    require(guidance >= 0, f"guidance={guidance}: expected 0 or more")
     cfg = recompose(config, [], anew=(), free=())
-    net_classes = cfg.model.num_classes
-    chosen = _classes(classes, net_classes)
-    objective = dit_objectives.build(**plain(cfg)["objective"])
-    check_sampling(objective, cfg.task.label_dropout, steps, sampler, guidance, limits)
-    pixels = _pixels(plain(cfg.data), vae)
-    net = trained_model(cfg, checkpoint).to(find_device(device))
-    autocast = set_precision(net, cfg.trainer.precision)
+    unguided = guidance == 1 or cfg.task.label_dropout > 0
+    require(unguided, f"guidance={guidance}: this model never saw an image without its class; take 1")
+    chosen, limits = _classes(classes, cfg.model.num_classes), _interval(interval)
+    objective = objectives.build(**plain(cfg.objective))
+    try:
+        objectives.check_sampler(objective, steps, sampler)
+        pixels = _pixels(plain(cfg.data), vae)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    model = trained_model(cfg, checkpoint).to(find_device(device))
+    dtype = set_precision(model, cfg.trainer.precision)
+    context = nullcontext if dtype is None else partial(torch.autocast, next(model.parameters()).device.type, dtype)
 
-    labels = [chosen[number % len(chosen)] for number in range(n)]
-    seeds = [mix(seed, number) for number in range(n)]
+    labels, begun = [chosen[number % len(chosen)] for number in range(n)], time.perf_counter()
     shape = cfg.model.in_chans, cfg.model.img_size, cfg.model.img_size
-    how: dict[str, Any] = {"sampler": sampler or objective.samplers[0], "guidance": guidance, "interval": limits}
-    how |= {"batch_size": batch_size, "autocast": autocast}
+    seeds = [mix(seed, number) for number in range(n)]
+    how: dict[str, Any] = {"sampler": sampler, "guidance": guidance, "interval": limits, "context": context}
+    batches = generate(model, objective, labels, seeds, shape, cfg.model.num_classes, steps, batch_size, **how)
     shown: list[Tensor] = []
-    begun = time.perf_counter()
-    with _new_file(out, checkpoint, files) as path:
-        number = 0
-        batches = generate(net, objective, labels, seeds, shape, net_classes, steps, **how)
-        for batch in _watched(batches, net, objective, n, batch_size):
+    with _new_file(out, checkpoint, files) as path, progress("images") as bar:
+        task, number = bar.add_task("", total=n, visible=bar.console.is_terminal), 0
+        for batch in batches:
             images = levels(pixels(batch))
-            shown += images[: max(0, SHOWN - number)]
-            for image in images:
-                if files:
-                    name = f"{number:0{len(str(n - 1))}}_{labels[number]}.png"
-                    write_png(path.with_suffix("") / name, image)
+            shown += images[: MAX_SHOWN - len(shown)]
+            for image in images if files else ():
+                write_png(path.with_suffix("") / f"{number:0{len(str(n - 1))}}_{labels[number]}.png", image)
                 number += 1
-        width = columns(len(shown), len(chosen))
-        write_png(path, tiled(torch.stack(shown), width))
+            bar.advance(task, len(images))
+        write_png(path, tiled(torch.stack(shown), columns(len(shown), len(chosen))))
     listed = f", in columns of classes {', '.join(map(str, chosen[:n]))}" if len(chosen) <= WIDEST else ""
     print(f"{path}: {len(shown)} images{listed}")
     if files:
@@ -100,41 +101,39 @@ def sample(
 
 
 def _pixels(section: dict[str, Any], vae: str) -> Callable[[Tensor], Tensor]:
-    """From samples to pixels, of latents with the autoencoder `vae` or else the run's."""
+    """Returns a function from samples to pixels; latents are decoded by `vae`, or else by the run's."""
     make = get_kind(section["module"]).pixels
     assert make is not None
-    if "vae" in section:
-        return make(section | {"vae": vae or section["vae"]}, key="vae")
-    require(not vae, f"vae={vae}: this net was trained on images, not on latents, and nothing is decoded")
+    if vae:
+        require("vae" in section, f"vae={vae}: this model was trained on images, not on latents; nothing is decoded")
+        section = section | {"vae": vae}
     return make(section)
 
 
 def _classes(text: str, number: int) -> list[int]:
-    if not text:
-        return list(range(number))
     try:
-        chosen = [int(part) for part in text.split(",")]
+        chosen = [int(part) for part in text.split(",")] if text else list(range(number))
     except ValueError as error:
         raise UsageError(f"classes={text}: expected numbers with commas between, as in classes=0,1") from error
-    known = all(0 <= one < number for one in chosen)
-    require(known, f"classes={text}: the net knows 0 to {number - 1}")
+    require(all(0 <= one < number for one in chosen), f"classes={text}: the model knows 0 to {number - 1}")
     return chosen
 
 
 def _interval(text: str) -> tuple[float, float]:
     try:
         low, high = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"interval={text}: expected two rising numbers from 0 to 1, as in interval=0.2,0.8") from error
+    except ValueError:
+        low, high = 1.0, 0.0
+    require(0 <= low < high <= 1, f"interval={text}: expected two rising numbers from 0 to 1, as in interval=0.2,0.8")
     return low, high
 
 
 @contextmanager
 def _new_file(out: str, checkpoint: Path, files: bool) -> Iterator[Path]:
-    """A file that was not there, and with `files` a folder beside it; both go again if what follows fails.
+    """Creates a file, and with `files` a folder beside it; removes both if what follows fails.
 
     Raises:
-        UsageError: `out` or its folder is there already, or cannot be made.
+        UsageError: one is there already, or cannot be made.
     """
     path = Path(out).expanduser() if out else _numbered(checkpoint)
     require(path.suffix == ".png", f"out={out}: expected a name that ends in .png")
@@ -142,45 +141,22 @@ def _new_file(out: str, checkpoint: Path, files: bool) -> Iterator[Path]:
     for place in (path, folder) if files else (path,):
         require(not place.exists(), f"out={out}: {place} is there already; choose another name")
     try:
-        try:
-            path.touch(exist_ok=False)
-            if files:
-                folder.mkdir()
-        except OSError as error:
-            raise UsageError(f"out={path}: it cannot be written ({error.strerror})") from error
+        path.touch()
+        if files:
+            folder.mkdir()
+    except OSError as error:
+        raise UsageError(f"out={path}: it cannot be written ({error.strerror})") from error
+    try:
         yield path
     except BaseException:
-        path.unlink(missing_ok=True)
+        path.unlink()
         if files:
-            shutil.rmtree(folder, ignore_errors=True)  # the error at hand counts
+            shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
 def _numbered(checkpoint: Path) -> Path:
-    """The first of samples-1.png, samples-2.png, ... in the run directory that is free, and whose folder is."""
+    """Returns the first of samples-1.png, samples-2.png, ... in the run directory that is free, and its folder too."""
     run = checkpoint.parents[1] if checkpoint.parent.name == "checkpoints" else checkpoint.parent
     names = (run / f"samples-{number}.png" for number in count(1))
     return next(name for name in names if not name.exists() and not name.with_suffix("").exists())
-
-
-def _watched(
-    batches: Iterator[Tensor], net: nn.Module, objective: Objective, total: int, batch_size: int
-) -> Iterator[Tensor]:
-    """`batches`, with a progress bar on a terminal, which moves on whenever the net runs."""
-    bar = progress("images")
-    if not bar.console.is_terminal:
-        yield from batches
-        return
-    done = 0
-    with bar:
-        images = bar.add_task("", total=total)
-
-        def move(_: nn.Module, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
-            share = objective.progress(inputs[1][0].item())
-            bar.update(images, completed=done + share * min(batch_size, total - done))
-
-        with net.register_forward_pre_hook(move):
-            for batch in batches:
-                yield batch
-                done += len(batch)
-        bar.update(images, completed=total)

@@ -1,9 +1,7 @@
-"""What the net draws, to look at while it trains."""
+"""Pictures of generated samples during training."""
 
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 import lightning as L
 import torch
@@ -11,72 +9,55 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from ...errors import require
-from ...utils import columns, evaluating, levels, mix, tiled, write_png
-from .sampling import generators, normal
+from ...utils import columns, levels, mix, tiled, write_png
+from .module import DiTModule
 
-if TYPE_CHECKING:
-    from .module import DiTModule
-
-SEED = 0  # sample.py's, whatever the run's: pictures of two runs start from the same noise
-CLASSES = 10  # at most, of all
-PATHS, POINTS = 5, 10  # samples that are shown on their way, and places on it
+SEED = 0  # the default of sample.py: pictures of two runs start from the same noise
+MAX_CLASSES = 10
+PATHS, POINTS = 5, 10  # samples of trajectory.png, and states of each
 
 
 class Samples(L.Callback):
-    """After every validation and at the end of training, `n` images of classes in turn, from the same noise every time.
+    """Draws `n` images of classes in turn after every validation and at the end of training, from the same noise.
 
-    They are drawn from the averaged net, in evaluation mode, without guidance: `samples` in TensorBoard (Images), and
-    `samples.png` in the run directory. `trajectory` shows the way of some of them from noise to image.
+    They are those of the averaged model without guidance: `samples` in TensorBoard (Images) and `samples.png` in the
+    run directory. `trajectory` shows the way of some of them from noise to image.
 
-    Every device draws them all, since under FSDP none can run the net alone.
+    Every device draws all of them, since under FSDP none can run the model alone.
 
     Args:
-        pixels: what the net works on (B, C, H, W) -> pixels (B, 1 or 3, H', W') in 0..1.
+        pixels: function from the model's samples (B, C, H, W) to pixels (B, 1 or 3, H', W') in 0..1.
         n: 0 turns it off.
-        steps: of the objective's sampler.
+        steps: of the objective's first sampler.
     """
 
     def __init__(self, pixels: Callable[[Tensor], Tensor], n: int = 40, steps: int = 50) -> None:
-        require(n >= 0, f"task.samples.n={n}: expected 0 (off) or more")
         self.pixels, self.n, self.steps = pixels, n, steps
-        self._drawn_at = -1
+        self._last_step = -1
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
-            self._draw(trainer, cast("DiTModule", pl_module))
+            self._draw(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._draw(trainer, cast("DiTModule", pl_module))
+        self._draw(trainer, pl_module)
 
-    @torch.no_grad()
-    def _draw(self, trainer: L.Trainer, task: "DiTModule") -> None:
-        step = trainer.global_step
-        if not self.n or step == self._drawn_at:
+    def _draw(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, DiTModule)
+        if not self.n or trainer.global_step == self._last_step:
             return
-        self._drawn_at = step
-        shown = spread(task.num_classes)
-        samples, ways = self._sample(trainer, task, [shown[number % len(shown)] for number in range(self.n)])
+        self._last_step = trainer.global_step
+        classes = spread(module.num_classes)
+        labels = [classes[number % len(classes)] for number in range(self.n)]
+        shown = {round(point * self.steps / (POINTS - 1)) for point in range(POINTS)}
+        states = []
+        for step, samples in enumerate(module.trajectory(labels, [mix(SEED, n) for n in range(self.n)], self.steps)):
+            if step in shown:
+                states.append(samples[:PATHS].clone())
         if trainer.is_global_zero:
-            grid = tiled(levels(self.pixels(samples)), columns(self.n, len(shown)))
-            states = self.pixels(ways.transpose(0, 1).flatten(0, 1))  # way by way
-            self._show(trainer, "samples", grid)
-            self._show(trainer, "trajectory", tiled(levels(states), len(ways)))
-
-    def _sample(self, trainer: L.Trainer, task: "DiTModule", classes: list[int]) -> tuple[Tensor, Tensor]:
-        """Samples (n, C, H, W), and the states of the first ones on their way (points, paths, C, H, W)."""
-        sources = generators([mix(SEED, number) for number in range(self.n)])
-        noise, labels = normal(sources, task.shape, task.device), torch.tensor(classes, device=task.device)
-        sampler = task.objective.samplers[0]
-        points = {round(point * self.steps / (POINTS - 1)) for point in range(POINTS)}
-        ways = []
-        net = task.eval_model
-        with trainer.strategy.precision_plugin.forward_context(), evaluating(net):
-            path = task.objective.path(net, noise, labels, self.steps, sampler, sources)
-            for step, state in enumerate(chain([noise], path)):
-                if step in points:
-                    ways.append(state[:PATHS].clone())
-        return state, torch.stack(ways)
+            self._show(trainer, "samples", tiled(levels(self.pixels(samples)), columns(self.n, len(classes))))
+            paths = torch.stack(states, dim=1).flatten(0, 1)  # all states of a sample, then those of the next
+            self._show(trainer, "trajectory", tiled(levels(self.pixels(paths)), len(states)))
 
     def _show(self, trainer: L.Trainer, name: str, picture: Tensor) -> None:
         write_png(Path(trainer.default_root_dir) / f"{name}.png", picture)
@@ -86,6 +67,6 @@ class Samples(L.Callback):
 
 
 def spread(classes: int) -> list[int]:
-    """All of them, or ten."""
-    number = min(CLASSES, classes)
+    """Returns all classes, or ten, evenly spaced."""
+    number = min(MAX_CLASSES, classes)
     return [place * classes // number for place in range(number)]

@@ -1,47 +1,50 @@
-"""Samples from a DiT: guidance, noise that follows from seeds, and batches.
-
-B batch, C channels, H x W pixels or latents.
-"""
+"""Sampling from a DiT: classifier-free guidance, noise that follows from seeds, batches."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...errors import require
 from ...utils import evaluating
-from .objectives import Net, Objective
+from .objectives import Model, Objective
+
+Context = Callable[[], AbstractContextManager[object]]
 
 
 class Guided:
-    """A net that samples with classifier-free guidance (Ho and Salimans, arXiv 2207.12598) in an interval of times
-    (Kynkäänniemi et al., arXiv 2404.07724): without a class, plus `scale` times what the class makes of it.
+    """A model with classifier-free guidance (arXiv 2207.12598) in an interval of times (arXiv 2404.07724).
+
+    It returns the prediction without a class plus `scale` times the difference that the class makes.
 
     Args:
-        channels: C; all of them are guided, and what the net predicts besides, a variance, is that of the class.
-        interval: of the way from noise, 0, to data, 1, in which guidance is on: from its start up to its end, which
-            belongs to it where it is 1.
+        no_class: the label of no class.
+        channels: C; all of them are guided. A predicted variance is that of the class.
+        interval: guidance is on from its start up to its end, 0 for noise and 1 for data; the end 1 belongs to it.
+        context: entered around the model, for its precision.
     """
 
     def __init__(
         self,
-        net: Net,
+        model: Model,
         objective: Objective,
         no_class: int,
         channels: int,
         scale: float,
-        interval: tuple[float, float] = (0.0, 1.0),
+        interval: Sequence[float] = (0.0, 1.0),
+        context: Context = nullcontext,
     ) -> None:
-        self.net, self.objective, self.no_class, self.channels = net, objective, no_class, channels
-        self.scale, self.interval = scale, interval
+        self.model, self.objective, self.no_class, self.channels = model, objective, no_class, channels
+        self.scale, self.interval, self.context = scale, tuple(interval), context
 
     def __call__(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        if self.scale == 1 or not self._within(t):
-            return self.net(x, t, labels)
-        none = torch.full_like(labels, self.no_class)
-        both = self.net(torch.cat((x, x)), torch.cat((t, t)), torch.cat((labels, none)))
+        with self.context():
+            if self.scale == 1 or not self._within(t):
+                return self.model(x, t, labels)
+            none = torch.full_like(labels, self.no_class)
+            both = self.model(torch.cat((x, x)), torch.cat((t, t)), torch.cat((labels, none)))
         conditional, free = both.chunk(2)
         guided = free + self.scale * (conditional - free)
         return torch.cat((guided[:, : self.channels], conditional[:, self.channels :]), dim=1)
@@ -50,105 +53,81 @@ class Guided:
         low, high = self.interval
         if (low, high) == (0, 1):
             return True  # without a wait for the device
-        place = round(self.objective.progress(t[0].item()), 6)  # as it is written: 0.3 in fp32 is more than 0.3
-        return low <= place and (place < high or high == 1)
+        progress = round(self.objective.progress(t[0].item()), 6)  # 0.3 in fp32 is more than 0.3
+        return low <= progress and (progress < high or high == 1)
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One for each sample, on the CPU: what it draws is the same in any batch, on any device and any number of them."""
+    """Returns a generator for each sample, on the CPU, so that its numbers are the same in any batch, on any device."""
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def normal(sources: Sequence[torch.Generator], shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-    """Normal numbers (B, *shape), fp32, those of a sample from its own source."""
+    """Returns normal numbers (B, *shape), fp32, each sample's from its own generator."""
     numbers = [torch.randn(tuple(shape), generator=source, dtype=torch.float32) for source in sources]
-    return sent(torch.stack(numbers), device)
+    return to_device(torch.stack(numbers), device)
 
 
-def draws(seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Uniform numbers (B, 2) and normal ones (B, *shape), fp32, those of a sample from its own seed alone."""
+def draw_noise(seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Returns uniform numbers (B, 2) and normal ones (B, *shape), fp32, each sample's from its own seed."""
     sources = generators(seeds)
     uniform = torch.stack([torch.rand(2, generator=source, dtype=torch.float32) for source in sources])
-    return sent(uniform, device), normal(sources, shape, device)
+    return to_device(uniform, device), normal(sources, shape, device)
 
 
-def sent(x: Tensor, device: torch.device | str) -> Tensor:
-    """A tensor of the CPU on `device`; a GPU fetches it from page-locked memory, and nobody waits until it has."""
+def to_device(x: Tensor, device: torch.device | str) -> Tensor:
+    """Returns a CPU tensor on `device`, to a GPU without a wait."""
     on_gpu = torch.device(device).type == "cuda"
     return x.pin_memory().to(device, non_blocking=True) if on_gpu else x.to(device)
 
 
 @torch.no_grad()
-def generate(
-    net: nn.Module,
+def trajectory(
+    model: nn.Module,
     objective: Objective,
     labels: Sequence[int],
     seeds: Sequence[int],
     shape: Sequence[int],
     no_class: int,
     steps: int,
-    sampler: str,
+    sampler: str = "",
     guidance: float = 1.0,
-    interval: tuple[float, float] = (0.0, 1.0),
-    batch_size: int = 256,
-    autocast: torch.dtype | None = None,
+    interval: Sequence[float] = (0.0, 1.0),
+    context: Context = nullcontext,
 ) -> Iterator[Tensor]:
-    """Samples (B, C, H, W) in batches, on the net's device; in evaluation mode, whatever the net is in.
+    """Yields noise (B, C, H, W), then the state after each step, on the model's device.
+
+    The model runs in evaluation mode. Equal seeds give equal samples, up to rounding, in any batch.
 
     Args:
         labels: a class for each sample.
-        seeds: of all that it draws. Equal ones give equal samples, up to rounding, in any batch.
+        seeds: one for each sample.
         shape: (C, H, W).
-        no_class: the label that guidance starts from.
-        autocast: what matrix products are computed in; None for the weights' own.
-    """
-    device = next(net.parameters()).device
-    guided = Guided(net, objective, no_class, shape[0], guidance, interval)
-    computing = nullcontext() if autocast is None else torch.autocast(device.type, autocast)
-    with evaluating(net):
-        for first in range(0, len(labels), batch_size):
-            rows = slice(first, first + batch_size)
-            sources = generators(seeds[rows])
-            noise = normal(sources, shape, device)
-            classes = sent(torch.tensor(labels[rows]), device)
-            with computing:
-                path = objective.path(guided, noise, classes, steps, sampler, sources)
-                samples = deque(path, maxlen=1).pop()
-            yield samples  # outside, or what is done with them would be computed so too
-
-
-def check_steps(objective: Objective, key: str, steps: int) -> None:
-    """Raises UsageError if no sampler of `objective` goes in so many steps; `key` is what the user calls them."""
-    most = objective.most_steps
-    possible = 1 <= steps <= (most or steps)
-    require(possible, f"{key}={steps}: expected at least 1{'' if most is None else f', and at most {most}'}")
-
-
-def check_sampling(
-    objective: Objective,
-    label_dropout: float,
-    steps: int,
-    sampler: str,
-    guidance: float,
-    interval: Sequence[float],
-    prefix: str = "",
-) -> None:
-    """What can be said of these before a net is asked.
-
-    Args:
-        label_dropout: share of the samples that the net was trained on without their class.
         sampler: empty for the objective's first.
-        prefix: of the keys as the user types them.
-
-    Raises:
-        UsageError: a value out of range, or guidance of a net that knows nothing without a class.
+        no_class, guidance, interval, context: see `Guided`.
     """
-    check_steps(objective, f"{prefix}steps", steps)
-    known = sampler in ("", *objective.samplers)
-    require(known, f"{prefix}sampler={sampler}: choose {' or '.join(objective.samplers)}")
-    require(guidance >= 0, f"{prefix}guidance={guidance}: expected 0 or more")
-    rising = len(interval) == 2 and 0 <= interval[0] < interval[1] <= 1
-    ends = ",".join(f"{end:g}" for end in interval)
-    require(rising, f"{prefix}interval={ends}: expected two rising numbers from 0 to 1")
-    untaught = "a net trained with task.label_dropout=0 has seen no image without its class; take 1"
-    require(guidance == 1 or label_dropout > 0, f"{prefix}guidance={guidance}: {untaught}")
+    device = next(model.parameters()).device
+    guided = Guided(model, objective, no_class, shape[0], guidance, interval, context)
+    sources = generators(seeds)
+    noise, classes = normal(sources, shape, device), to_device(torch.tensor(labels), device)
+    with evaluating(model):
+        yield noise
+        yield from objective.denoise(guided, noise, classes, steps, sampler or objective.samplers[0], sources)
+
+
+def generate(
+    model: nn.Module,
+    objective: Objective,
+    labels: Sequence[int],
+    seeds: Sequence[int],
+    shape: Sequence[int],
+    no_class: int,
+    steps: int,
+    batch_size: int = 256,
+    **options: Any,
+) -> Iterator[Tensor]:
+    """Yields samples (B, C, H, W) in batches; the other arguments are those of `trajectory`."""
+    for first in range(0, len(labels), batch_size):
+        rows = slice(first, first + batch_size)
+        states = trajectory(model, objective, labels[rows], seeds[rows], shape, no_class, steps, **options)
+        yield deque(states, maxlen=1).pop()
