@@ -114,8 +114,8 @@ class DiT(nn.Module):
             projections = [layer for block in blocks for layer in (block.attn.proj, block.mlp.fc2)]
             fan_in_(self, projections, depth=len(blocks))
             normal_(embedding, 1.0)
-            for layer in (*blocks, last):
-                normal_(layer.adaLN_modulation[1].weight, 0.2 * embedding.shape[1] ** -0.5)
+            for modulation in (*(block.adaLN_modulation for block in blocks), last.adaLN_modulation):
+                normal_(modulation[1].weight, 0.2 * embedding.shape[1] ** -0.5)
             for block in blocks:
                 fill_(block.adaLN_modulation[1].bias, _open_gates)
         else:
