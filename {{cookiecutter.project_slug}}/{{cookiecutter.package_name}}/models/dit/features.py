@@ -119,7 +119,7 @@ def read_moments(file: str) -> tuple[Tensor, Tensor, Tensor]:
         ValueError: no such file, or other contents.
     """
     try:
-        with np.load(Path(file).expanduser()) as arrays:
+        with Path(file).expanduser().open("rb") as stream, np.load(stream) as arrays:
             mu, sigma = (torch.from_numpy(arrays[key].astype(np.float64)) for key in ("mu", "sigma"))
         if sigma.shape != (len(mu), len(mu)):
             raise ValueError(f"sigma has the shape {list(sigma.shape)}")
