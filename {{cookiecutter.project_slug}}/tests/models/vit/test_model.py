@@ -91,7 +91,7 @@ def test_layernorm_vit_computes_what_timm_computes() -> None:
         "global_pool": "avg",
     }
     theirs = timm.create_model("vit_tiny_patch16_224", **settings)
-    ours = build(partial(make_norm, "ln"), "vit_tiny_patch16_224", in_chans=3, **settings)
+    ours = build(partial(make_norm, name="ln"), "vit_tiny_patch16_224", in_chans=3, **settings)
     ours.load_state_dict(theirs.state_dict())
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(ours(images), theirs(images))

@@ -1,4 +1,4 @@
-"""Language modelling: the next token from those before it."""
+"""Language modelling: prediction of the next token."""
 
 import math
 from typing import Any
@@ -6,32 +6,32 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ...errors import require
 from ..base import BaseModule
 
 
 class LLMModule(BaseModule):
-    """Mean cross entropy in nats per token on (inputs, targets) of (B, T) token ids each; target -100 counts for none.
+    """A language model, trained with the cross entropy in nats per token.
 
-    Validation and test log it over all tokens, and `bits_per_byte`, which texts in other tokens can be compared by: the
-    loss over the bytes that a token of the whole split stands for, so a near value where a part of it is looked at.
+    A batch is (inputs, targets), token ids (B, T) each; the target -100 is left out. Validation and test log the mean
+    over all tokens, and `bits_per_byte`, which compares texts in different tokens. Bytes per token are those of the
+    whole split, so `bits_per_byte` of a part of it is an approximation.
 
     Args:
-        context: tokens of a sample.
+        context: tokens per sample.
     """
 
     unit = "tokens"
     classifies = True
 
-    def __init__(self, net: nn.Module, context: int, **base: Any) -> None:
-        super().__init__(net, **base)
+    def __init__(self, model: nn.Module, context: int, **base: Any) -> None:
+        super().__init__(model, **base)
         self.units_per_sample = context
 
     def model_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor]:
         return (batch[0],)
 
     def hook_inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        return batch  # with targets the logits are made in chunks
+        return batch  # with targets, so that the logits are computed in chunks
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         loss = self.model(*batch)
@@ -56,13 +56,14 @@ class LLMModule(BaseModule):
         self.log_dict({f"{stage}/loss": loss, f"{stage}/bits_per_byte": loss / per_byte}, prog_bar=True)
 
 
-def build(net: nn.Module, cfg: DictConfig, **base: Any) -> LLMModule:
-    """The task of `cfg`, whose model reads texts as long as the data's."""
-    monitor, mode = cfg.task.monitor, cfg.task.monitor_mode
-    wrong = f"task.monitor={monitor}, task.monitor_mode={mode}: choose val/loss (min) or val/bits_per_byte (min)"
-    require(monitor in ("val/loss", "val/bits_per_byte") and mode == "min", wrong)
-    context, known = cfg.data.context, cfg.model.context
-    require(context <= known, f"data.context={context}: the net reads at most {known} tokens at once")
-    tokens, known = cfg.data.vocab_size, cfg.model.vocab_size
-    require(tokens <= known, f"model.vocab_size={known}: the data have {tokens} tokens; choose as many, or more")
-    return LLMModule(net, context=context, **base)
+def build(model: nn.Module, cfg: DictConfig, **base: Any) -> LLMModule:
+    """Returns the LightningModule for a config.
+
+    Raises:
+        ValueError: a metric that is not logged.
+    """
+    if cfg.task.monitor not in ("val/loss", "val/bits_per_byte") or cfg.task.monitor_mode != "min":
+        raise ValueError(
+            f"monitor {cfg.task.monitor} ({cfg.task.monitor_mode}): expected val/loss or val/bits_per_byte (min)"
+        )
+    return LLMModule(model, context=cfg.data.context, **base)

@@ -40,7 +40,7 @@ def build(
     """Returns a timm model whose norms are all `norm_layer`.
 
     Args:
-        norm_layer: called as `norm_layer(dim, device=..., dtype=...)`.
+        norm_layer: called as `norm_layer(dim, device=..., dtype=...)`; no positional arguments in a partial.
         name: timm's name of the architecture; `arch` (patch_size, embed_dim, depth, num_heads, mlp_ratio, qk_norm,
             global_pool) replaces its values.
         init: "timm", made for widths of 768 and more, or "fan_in" (`init.py`), for small vision transformers.
@@ -107,10 +107,7 @@ def load_pretrained(weights: str, model: Mapping[str, Any]) -> nn.Module:
 
 
 def _create(norm_layer: NormLayer, name: str, img_size: int, settings: Mapping[str, Any]) -> nn.Module:
-    def norm(dim: int, **factory: Any) -> nn.Module:  # timm drops the positional arguments of a partial
-        return norm_layer(dim, **factory)
-
-    create = partial(timm.create_model, name, norm_layer=norm, **settings)
+    create = partial(timm.create_model, name, norm_layer=norm_layer, **settings)
     try:
         return create(img_size=img_size)
     except TypeError as error:  # models for any size of image have no such argument

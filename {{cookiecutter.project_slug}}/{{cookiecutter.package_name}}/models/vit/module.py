@@ -8,26 +8,24 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from ...errors import UsageError
 from ..base import BaseModule
 
 
 class ViTModule(BaseModule):
-    """Cross entropy on class indices (B,) or, after Mixup or CutMix, on class probabilities (B, K).
+    """An image classifier, trained with the cross entropy.
 
-    Validation and test log the mean of the plain cross entropy over all images, and top-1 and top-5 accuracy.
+    Targets are class indices (B,) or, after Mixup or CutMix, class probabilities (B, K). Validation and test log the
+    mean cross entropy without label smoothing, and top-1 and top-5 accuracy.
 
     Args:
         num_classes: K.
-        label_smoothing: share of the target spread evenly over the classes, in training only.
+        label_smoothing: share of the target that is spread over all classes in training.
     """
 
     classifies = True
 
-    def __init__(self, net: nn.Module, num_classes: int, label_smoothing: float = 0.0, **base: Any) -> None:
-        super().__init__(net, **base)
-        if not 0 <= label_smoothing < 1:
-            raise UsageError(f"task.label_smoothing={label_smoothing}: expected 0 or more, and less than 1")
+    def __init__(self, model: nn.Module, num_classes: int, label_smoothing: float = 0.0, **base: Any) -> None:
+        super().__init__(model, **base)
         self.label_smoothing = label_smoothing
         metrics = MetricCollection(
             {"acc": _accuracy(num_classes, 1), "acc5": _accuracy(num_classes, min(5, num_classes))}
@@ -54,14 +52,17 @@ class ViTModule(BaseModule):
         self.log_dict(metrics)
 
 
-def build(net: nn.Module, cfg: DictConfig, **base: Any) -> ViTModule:
-    """The task of `cfg`, whose model was made for the data's classes."""
-    monitors = {"val/acc": "max", "val/acc5": "max", "val/loss": "min"}
-    monitor, mode = cfg.task.monitor, cfg.task.monitor_mode
-    if monitors.get(monitor) != mode:
-        choice = ", ".join(f"{tag} ({best})" for tag, best in monitors.items())
-        raise UsageError(f"task.monitor={monitor}, task.monitor_mode={mode}: choose from {choice}")
-    return ViTModule(net, num_classes=cfg.model.num_classes, label_smoothing=cfg.task.label_smoothing, **base)
+def build(model: nn.Module, cfg: DictConfig, **base: Any) -> ViTModule:
+    """Returns the LightningModule for a config.
+
+    Raises:
+        ValueError: a metric that is not logged.
+    """
+    modes = {"val/acc": "max", "val/acc5": "max", "val/loss": "min"}
+    if modes.get(cfg.task.monitor) != cfg.task.monitor_mode:
+        expected = ", ".join(f"{metric} ({mode})" for metric, mode in modes.items())
+        raise ValueError(f"monitor {cfg.task.monitor} ({cfg.task.monitor_mode}): expected {expected}")
+    return ViTModule(model, num_classes=cfg.model.num_classes, label_smoothing=cfg.task.label_smoothing, **base)
 
 
 def _accuracy(num_classes: int, top_k: int) -> MulticlassAccuracy:
