@@ -238,7 +238,7 @@ RELATIONS = [  # what is wrong with the values of other keys alone
     ("ema.decay", "task=vit trainer.precision=bf16-true"),
     ("trainer.max_epochs", "trainer.max_epochs=-1 trainer.max_steps=-1"),
     ("trainer.precision", "trainer=fsdp_cpu trainer.precision=16-mixed"),
-    ("data.val_fraction", "data=digits data.val_fraction=0.5 data.test_fraction=0.5"),
+    ("data.val_fraction", "data.val_fraction=0.5 data.test_fraction=0.5"),
     ("data.mixup.mixup_alpha", "task=dit data.mixup.mixup_alpha=0.5"),
     ("model.init", "task=vit model.init=dit"),
     ("model.embed_dim", "task=dit model.embed_dim=90 model.num_heads=9"),
