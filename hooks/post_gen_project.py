@@ -22,16 +22,15 @@ FAMILIES = {
         *("{package}/models/dit", "tests/models/dit", "configs/*/dit.yaml", "configs/*/dit_*.yaml", "docs/dit*"),
         *("configs/objective", "configs/data/latents.yaml", "{package}/data/latents*", "tests/data/*latents*"),
         *("{package}/tools/prepare/latents.py", "{package}/tools/prepare/encode.py"),
-        *("prepare_latents.py", "tests/tools/prepare/test_prepare_latents.py"),
+        "tests/tools/prepare/test_prepare_latents.py",
     ],
     ("llm",): [
         *("{package}/models/llm", "tests/models/llm", "configs/*/llm.yaml", "configs/*/llm_*.yaml", "docs/llm*"),
         *("configs/data/stdlib.yaml", "configs/data/text.yaml", "configs/data/tokens.yaml"),
         *("{package}/data/tokens*", "tests/data/test_tokens*", "export.py"),
-        *("{package}/tools/prepare/tokens.py", "{package}/tools/prepare/parts.py"),
-        *("{package}/tools/prepare/documents.py", "prepare.py", "tests/tools/prepare/test_prepare.py"),
-        *("tests/tools/prepare/test_tokens_documents.py", "{package}/tools/robustness/text.py"),
-        "tests/tools/robustness/test_tokens_shift.py",
+        *("{package}/tools/prepare/tokens.py", "{package}/tools/prepare/documents.py"),
+        *("tests/tools/prepare/test_documents.py", "tests/tools/prepare/test_tokens.py"),
+        *("{package}/tools/robustness/text.py", "tests/tools/robustness/test_text.py"),
     ],
     ("vit", "dit"): [
         *("{package}/data/images*", "tests/data/test_images*", "{package}/tools/robustness/images.py"),
@@ -40,12 +39,12 @@ FAMILIES = {
     ],
     ("dit", "llm"): [
         *("sample.py", "{package}/data/prepared.py", "{package}/models/layers.py", "tests/models/test_layers.py"),
-        *("{package}/tools/prepare", "tests/tools/prepare"),
+        *("{package}/tools/prepare", "tests/tools/prepare", "prepare.py"),
     ],
 }
 ANSWERED = {
     ("tools", "core"): [
-        *("{package}/tools", "tests/tools", "compare.py", "benchmark.py", "prepare.py", "prepare_latents.py"),
+        *("{package}/tools", "tests/tools", "compare.py", "benchmark.py", "prepare.py"),
         *("docs/compare.md", "docs/benchmark*", "docs/*shift*"),
     ],
     ("license", "none"): ["LICENSE"],

@@ -20,7 +20,7 @@ from rich.tree import Tree
 from .config import CONFIGS, ROOTED, compose, groups, leaves, parse_yaml, plain, typed_value
 from .errors import UsageError, did_you_mean, own_words, require, translate_errors
 from .models import NAMES, get_family
-from .models.family import Options, Script
+from .models.family import Options
 
 NOISE = (
     r".*does not have many workers.*",  # configs/data/ says how many, and small samples want none
@@ -88,24 +88,6 @@ def dispatch(script: str, argv: list[str]) -> None:
     del options["checkpoint"]
     with translate_errors():  # of an option that is out of range
         parts[family].run(checkpoint, saved, **options)
-
-
-def prepare(script: str, part: Script, argv: list[str], usage: str, heading: str) -> None:
-    """Calls `part` with the options of `argv`.
-
-    Args:
-        usage: printed behind the script's name by --help.
-        heading: of the printed options.
-    """
-    if {"-h", "--help"} & set(argv):
-        print_options(f"python {script}.py {usage}", {heading: part.options})
-        return
-    options = read_options(argv, part.options)
-    try:
-        part.run(**options)
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on with what is missing", file=sys.stderr)
-        raise
 
 
 def read_options(argv: list[str], options: Options) -> dict[str, Any]:

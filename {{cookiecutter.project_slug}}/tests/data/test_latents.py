@@ -114,13 +114,13 @@ def save(root: Path, shape: tuple[int, ...], dtype: str = "float16") -> None:
 
 
 REFUSALS = [
-    (lambda root: (root / "meta.json").unlink(), r"has no meta\.json; prepare_latents\.py has not finished it"),
-    (lambda root: [path.unlink() for path in root.iterdir()], r"has no meta\.json; python prepare_latents\.py images="),
-    (lambda root: (root / "meta.json").write_text("{"), r"meta\.json was not written by prepare_latents\.py"),
+    (lambda root: (root / "meta.json").unlink(), r"has no meta\.json; prepare\.py has not finished it"),
+    (lambda root: [path.unlink() for path in root.iterdir()], r"has no meta\.json; python prepare\.py images="),
+    (lambda root: (root / "meta.json").write_text("{"), r"meta\.json was not written by prepare\.py"),
     (lambda root: change(root, format=2), r"meta\.json: expected format 1, not 2; delete the folder"),
-    (lambda root: change(root, splits={}), r"meta\.json was not written by prepare_latents\.py: KeyError\('train'\)"),
-    (lambda root: change(root, scaling_factor="x"), r"meta\.json was not written by prepare_latents\.py"),
-    (lambda root: change(root, shape=[4, 8]), r"meta\.json was not written by prepare_latents\.py"),
+    (lambda root: change(root, splits={}), r"meta\.json was not written by prepare\.py: KeyError\('train'\)"),
+    (lambda root: change(root, scaling_factor="x"), r"meta\.json was not written by prepare\.py"),
+    (lambda root: change(root, shape=[4, 8]), r"meta\.json was not written by prepare\.py"),
     (lambda root: change(root, classes=["cat", "dog"]), r"train-labels\.npy has classes beyond the 2 of meta\.json"),
     (lambda root: change(root, shape=[4, 8, 4]), r"holds float16 \[7, 2, 2, 4, 8, 8\], and .* says float16 \[7,"),
     (lambda root: (root / "train-00001.npy").unlink(), r"train-00001\.npy is missing; delete the folder"),
@@ -153,8 +153,8 @@ def test_truncated_shards_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"root": ""}, "data.root is not set: data.root=FOLDER names a folder with meta.json"),
-        ({"root": "/no/such"}, "data.root=/no/such has no meta.json"),
+        ({"root": ""}, "root is empty"),
+        ({"root": "/no/such"}, "/no/such has no meta.json"),
         ({"name": "patents"}, "data.name=patents: expected latents"),
         ({"img_size": 16}, "data.img_size=16: the latents in ROOT have 8, and 0 takes that"),
         ({"in_chans": 3}, "data.in_chans=3: the latents in ROOT have 4, and 0 takes that"),

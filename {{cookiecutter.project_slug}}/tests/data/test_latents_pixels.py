@@ -56,7 +56,7 @@ def test_only_with_none_channels_are_shown(tmp_path):
 
 
 def test_an_autoencoder_from_the_hub_is_that_of_its_cache(tmp_path, monkeypatch):
-    """What prepare_latents.py was given by name decodes too."""
+    """What prepare.py was given by name decodes too."""
     written(tmp_path)
     kept = tmp_path / "cache" / "models--someone--something"
     commit = "0" * 40

@@ -1,6 +1,7 @@
 """Text to tokens and back."""
 
 import itertools
+import pickle
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def test_text_comes_back_and_nothing_in_it_ends_a_document(codec):
     assert codec.decode(ids) == TEXT
     assert codec.eot not in ids
     assert codec.decode([codec.eot, *ids, codec.eot]) == TEXT
-    assert [list(each) for each in codec.encode_batch([TEXT, "", "b"])] == [ids, [], codec.encode("b")]
+    assert codec.encode("") == []
     assert max(ids) < codec.vocab_size
 
 
@@ -51,19 +52,20 @@ def test_a_tokenizer_neither_cuts_nor_pads(tmp_path):
     library.enable_padding(length=50)
     library.save(str(tmp_path / "cutting.json"))
     expected = Tokenizer(tmp_path / "plain.json").encode(TEXT)
-    assert Tokenizer(tmp_path / "cutting.json").encode(TEXT) == expected
+    cutting = Tokenizer(tmp_path / "cutting.json")
+    assert cutting.encode(TEXT) == pickle.loads(pickle.dumps(cutting)).encode(TEXT) == expected
     assert len(expected) > 3
 
 
 def test_tokenizers_that_cannot_be_are_refused(tmp_path):
     path = trained(tmp_path / "tokenizer.json", eot="<end>")
-    with pytest.raises(UsageError, match=r"has no end-of-text token of a usual name; eot=TOKEN names"):
+    with pytest.raises(UsageError, match="no end-of-text token"):
         Tokenizer(path)
-    with pytest.raises(UsageError, match=r"^eot=<stop>: .*tokenizer\.json has no such token"):
+    with pytest.raises(UsageError, match="no token <stop>"):
         Tokenizer(path, "<stop>")
     assert Tokenizer(path, "<end>").eot == 0
     path.write_text("{}")
-    with pytest.raises(UsageError, match=r"tokenizer\.json is no tokenizer\.json: "):
+    with pytest.raises(UsageError, match="is no tokenizer"):
         Tokenizer(path)
     with pytest.raises(UsageError, match="does not exist"):
         Tokenizer(tmp_path / "none.json")
@@ -72,5 +74,5 @@ def test_tokenizers_that_cannot_be_are_refused(tmp_path):
 def test_the_codec_of_text_is_bytes():
     assert isinstance(codec_of({"name": "stdlib"}), Bytes)
     assert isinstance(codec_of({"name": "text", "root": "/gone"}), Bytes)
-    with pytest.raises(UsageError, match=r"data\.root=/gone has no meta\.json"):
+    with pytest.raises(UsageError, match="/gone has no meta"):
         codec_of({"name": "tokens", "root": "/gone"})

@@ -1,4 +1,4 @@
-"""Latents of images, as prepare_latents.py has made them: the data module of data=latents."""
+"""Latents of images, as prepare.py has made them: the data module of data=latents."""
 
 from typing import Any
 

@@ -4,7 +4,7 @@
      "img_size": 256, "classes": ["tench", ...],
      "splits": {"train": {"labels": "train-labels.npy", "shards": [{"file": "train-00000.npy", "images": 4096}, ...]},
                 "val": ..., "test": ...},
-     "made_from": {...}}                                        (the settings of prepare_latents.py)
+     "made_from": {...}}                                        (the settings of prepare.py)
 
 A shard is (images, 2, 2, *shape), float16: of an image and of its mirror image, mean and standard deviation of its
 latent. These are as the autoencoder gives them: scale and shift are applied when they are read. Labels are (images,),
@@ -27,7 +27,7 @@ from .prepared import AGAIN, META
 
 FORMAT = 1
 SPLITS = ("train", "val", "test")
-SCRIPT = "prepare_latents.py"
+SCRIPT = "prepare.py"
 DTYPE = np.dtype(np.float16)
 # Files mapped at a time: shuffled reading goes through all of a split, and ImageNet's training images are in 313. Each
 # takes a file descriptor, of which many systems allow a process 1,024.
@@ -82,7 +82,7 @@ def read_meta(given: str) -> dict[str, Any]:
     Raises:
         UsageError: it is not there, or not of this format.
     """
-    return prepared.read_meta(given, SCRIPT, "images=... out=... vae=...", "*.npy", FORMAT)
+    return prepared.read_meta(given, "images=... out=... vae=...", "*.npy", FORMAT)
 
 
 def shards(given: str) -> Prepared:

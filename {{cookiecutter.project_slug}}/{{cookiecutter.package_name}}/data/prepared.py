@@ -1,9 +1,11 @@
-"""What the scripts that prepare data share: a folder that is begun with a plan and finished by a meta.json.
+"""Folders that prepare.py makes: begun with a plan.json, complete with a meta.json.
 
-The plan says what was begun: what was interrupted goes on with it, and nothing else goes into its folder.
+The plan holds the settings and the state of the source. The same command continues an interrupted preparation; another
+one is refused.
 """
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,41 +16,52 @@ from ..errors import UsageError, require
 from ..utils import LOCK
 
 META = "meta.json"
-PLAN = "plan.json"  # what was begun, until it is finished
+PLAN = "plan.json"
 AGAIN = "delete the folder and prepare the data again"
 
 
-def read_meta(given: str, script: str, usage: str, shards: str, version: int) -> dict[str, Any]:
-    """The meta.json of a folder that a script has prepared.
+def read_meta(folder: str, usage: str, shards: str, version: int) -> dict[str, Any]:
+    """Returns the meta.json of a prepared folder.
 
     Args:
-        given: the folder, as the user wrote it.
-        usage: arguments of the script.
-        shards: pattern of the script's files, by which an unfinished folder is known.
+        usage: arguments of prepare.py that make such a folder.
+        shards: pattern of its files; they tell an unfinished folder from another one.
         version: the format expected.
 
     Raises:
-        UsageError: it is not there, or not of this format.
+        UsageError: it is missing, or of another format.
     """
-    make = f"python {script} {usage} makes one"
-    require(bool(given), f"data.root is not set: data.root=FOLDER names a folder with {META}; {make}")
-    path = Path(given).expanduser() / META
-    unfinished = f"; {script} has not finished it: the same command goes on" if any(path.parent.glob(shards)) else ""
-    require(path.is_file(), f"data.root={given} has no {META}{unfinished or f'; {make}'}")
-    try:
+    make = f"python prepare.py {usage} makes one"
+    require(bool(folder), f"root is empty: expected a folder with {META}; {make}")
+    path = Path(folder).expanduser() / META
+    begun = (path.parent / PLAN).exists() or any(path.parent.glob(shards))
+    hint = "prepare.py has not finished it: the same command continues" if begun else make
+    require(path.is_file(), f"{folder} has no {META}; {hint}")
+    with translate_errors(path):
         meta = json.loads(path.read_bytes())
-        found = meta["format"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path} was not written by {script}: {error!r}") from error
-    require(found == version, f"{path}: expected format {version}, not {found}; {AGAIN}")
+        require(meta["format"] == version, f"{path}: expected format {version}, not {meta['format']}; {AGAIN}")
     return meta
 
 
+@contextmanager
+def translate_errors(path: Path) -> Iterator[None]:
+    """Turns what is raised while the contents of a meta.json are read into a UsageError."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} was not written by prepare.py: {error!r}") from error
+
+
 def check_made_from(meta: dict[str, Any], out: str, settings: dict[str, Any], source: Any) -> None:
-    """Whether what is finished is what is asked for; `source` is its state now, None if it cannot be told.
+    """Checks that a complete folder is what is asked for.
+
+    Args:
+        source: its state now; None if it is not there any more.
 
     Raises:
-        UsageError: it is not.
+        UsageError: other settings, or another state of the source.
     """
     require(meta.get("made_from") == settings, f"out={out} holds data of other settings; take another folder")
     same = source is None or meta.get("source", source) == json.loads(json.dumps(source))
@@ -57,49 +70,37 @@ def check_made_from(meta: dict[str, Any], out: str, settings: dict[str, Any], so
 
 @contextmanager
 def begun(folder: Path, out: str, plan: dict[str, Any]) -> Iterator[None]:
-    """Keeps a folder, new or begun with the same plan, from other processes; `out` is as the user wrote it.
-
-    Whoever is `done` with it leaves it without the plan; where nothing else is in it either, it goes.
+    """Locks a folder, new or begun with the same plan. It is removed afterwards if nothing is in it.
 
     Raises:
-        UsageError: it was begun otherwise, holds something else, another process has it, or it cannot be written.
+        UsageError: it was begun otherwise, holds other files, is locked by another process, or cannot be written.
     """
     require(not folder.exists() or folder.is_dir(), f"out={out} is a file: expected a folder")
-    _check_free(folder, out)
     with utils.hold(folder, f"out={out}", "another process prepares it; wait for its end, or end it"):
         try:
-            _check_free(folder, out)  # the other may just have ended
-            _plan(folder, out, json.loads(json.dumps(plan)))
+            if (folder / PLAN).exists():
+                same = json.loads((folder / PLAN).read_bytes()) == json.loads(json.dumps(plan))
+                changed = "was begun with other settings, or the source has changed"
+                require(same, f"out={out} {changed}; delete it or take another")
+            else:
+                others = any(file.name != LOCK for file in folder.iterdir())
+                require(not others, f"out={out} holds other files; take an empty folder or a new one")
+                utils.write_json(folder / PLAN, plan)
             yield
+        except OSError as error:
+            raise UsageError(f"out={out}: {error.strerror or error}; the same command continues") from error
         finally:
             if not (folder / PLAN).exists():
-                with suppress(OSError):  # Windows lets nobody remove what is open
+                with suppress(OSError):  # Windows does not remove open files
                     (folder / LOCK).unlink()
                     folder.rmdir()
 
 
-def _check_free(folder: Path, out: str) -> None:
-    others = folder.exists() and not (folder / PLAN).exists() and any(file.name != LOCK for file in folder.iterdir())
-    require(not others, f"out={out} holds other files; take an empty folder or a new one")
-
-
-def _plan(folder: Path, out: str, plan: dict[str, Any]) -> None:
-    if (folder / PLAN).exists():
-        same = json.loads((folder / PLAN).read_bytes()) == plan
-        require(same, f"out={out} was begun with other settings, or the source has changed; delete it or take another")
-        return
-    try:
-        utils.write_json(folder / PLAN, plan)
-    except OSError as error:
-        raise UsageError(f"out={out} cannot be written: {error.strerror}") from error
-
-
-def done(folder: Path, patterns: Sequence[str] = ()) -> None:
-    """Removes the plan, and the files of these patterns."""
-    remove(folder, [*patterns, "*.tmp", PLAN])
-
-
-def remove(folder: Path, patterns: Sequence[str]) -> None:
-    for pattern in patterns:
-        for file in folder.glob(pattern):
-            file.unlink()
+def done(folder: Path, names: Sequence[str] = ()) -> None:
+    """Removes the plan, and files or folders by name or pattern."""
+    for name in (*names, "*.tmp", PLAN):
+        for path in folder.glob(name):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()

@@ -1,4 +1,13 @@
-"""Long sequences of tokens that lie in several pieces, in memory or on disk, and are read as one."""
+"""Long sequences of tokens in memory or in shards on disk, and the meta.json that describes the shards.
+
+    {"format": 1, "dtype": "uint16", "vocab_size": 4096, "eot": 0,
+     "tokenizer": {"file": "tokenizer.json", "sha256": "..."},          (file null: the tokens are bytes)
+     "splits": {"train": {"bytes": 9, "documents": 1, "shards": [{"file": "train-00000.bin", "tokens": 4, "max": 99}]},
+                "val": ..., "test": ...},
+     "made_from": {...}}                                                (the settings of prepare.py)
+
+A shard holds nothing but little-endian tokens. Every document is followed by `eot`.
+"""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -9,11 +18,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..errors import require
+from . import prepared
+from .prepared import AGAIN, META
+
+FORMAT = 1
+SPLITS = ("train", "val", "test")
+DTYPES = {"uint16": "<u2", "uint32": "<u4"}
 MAX_OPEN = 256  # files mapped at a time: each takes a file descriptor, and systems allow about 1,000
 
 
 class Shard(NamedTuple):
-    """A file of nothing but tokens."""
+    """A file of tokens."""
 
     path: Path
     dtype: str
@@ -54,15 +70,49 @@ class Stream:
 
 
 class Split(NamedTuple):
-    """Documents, each followed by the end-of-text token, and how many bytes of text they are."""
+    """Documents, each followed by the end-of-text token, and their size in bytes of text."""
 
     tokens: Stream
     bytes: int
 
 
 class Corpus(NamedTuple):
-    """train, val and test, in tokens 0 to vocab_size - 1; `eot` ends every document."""
+    """The splits train, val and test, in tokens 0 to vocab_size - 1; `eot` ends every document."""
 
     splits: dict[str, Split]
     vocab_size: int
     eot: int
+
+
+def read_meta(folder: str) -> dict[str, Any]:
+    """Returns the meta.json of a folder of shards.
+
+    Raises:
+        UsageError: it is missing, or of another format.
+    """
+    return prepared.read_meta(folder, "source=... out=...", "*.bin", FORMAT)
+
+
+def read_shards(folder: str) -> Corpus:
+    """Returns the shards of a folder, checked against its meta.json by their sizes.
+
+    Raises:
+        UsageError: a shard is missing or incomplete, or meta.json contradicts itself or the shards.
+    """
+    meta, root = read_meta(folder), Path(folder).expanduser()
+
+    def shard(file: str, tokens: int, max: int) -> Shard:
+        path, expected = root / file, tokens * int(dtype[-1])
+        require(path.is_file(), f"{path} is missing; {AGAIN}")
+        size = path.stat().st_size
+        require(size == expected, f"{path} has {size} bytes, and {META} says {expected}; {AGAIN}")
+        require(max < vocab_size, f"{path} has the token {max}, beyond the vocabulary of {vocab_size} in {META}")
+        return Shard(path, dtype, tokens)
+
+    with prepared.translate_errors(root / META):
+        dtype, vocab_size, eot = DTYPES[meta["dtype"]], int(meta["vocab_size"]), int(meta["eot"])
+        require(0 <= eot < vocab_size, f"{root / META}: eot={eot} is beyond the vocabulary of {vocab_size}")
+        found = {name: meta["splits"][name] for name in SPLITS}
+        streams = {name: Stream([shard(**one) for one in split["shards"]]) for name, split in found.items()}
+        splits = {name: Split(stream, int(found[name]["bytes"])) for name, stream in streams.items()}
+    return Corpus(splits, vocab_size, eot)

@@ -1,49 +1,43 @@
-"""Text to tokens and back: bytes, or what a tokenizer.json of the `tokenizers` library says."""
+"""Text to tokens and back: bytes, or a tokenizer.json of the `tokenizers` library."""
 
 import codecs
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from ..errors import UsageError, require
-from .tokens_shards import read_meta
+from .prepared import AGAIN
 from .tokens_sources import EOT, VOCAB_SIZE
+from .tokens_stream import read_meta
 
 END_OF_TEXT = "<|endoftext|>"
 ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "<|endoftext>", "</s>", "<eos>", "[EOS]", "[SEP]")
 
 
 class Codec(Protocol):
-    """Tokens 0 to vocab_size - 1; `eot` ends a document."""
+    """A text encoding with the tokens 0 to vocab_size - 1, of which `eot` ends a document."""
 
     eot: int
     vocab_size: int
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text, without `eot`; nothing in it is taken for a special token."""
-
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The same for many, quicker."""
+        """Returns the tokens of a text, without `eot`; nothing in it is taken for a special token."""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of tokens, `eot` left out. A character at the end of which bytes are missing waits for them.
+        """Returns the text of tokens, without `eot` and without an incomplete character at the end.
 
-        So what is decoded of the first tokens is where what is decoded of more of them begins: to stream text, print
-        what is new.
+        So the text of the first tokens is a prefix of the text of more of them: to stream, print what is new.
         """
 
 
 class Bytes:
+    """The codec of UTF-8 bytes."""
+
     eot, vocab_size = EOT, VOCAB_SIZE
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode("utf-8", "surrogateescape"))  # bytes of a command line that are no UTF-8 come so
-
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        return [np.frombuffer(text.encode(), np.uint8) for text in texts]
 
     def decode(self, ids: Iterable[int]) -> str:
         content = bytes(int(token) for token in ids if token != EOT)
@@ -51,7 +45,7 @@ class Bytes:
 
 
 class Tokenizer:
-    """A tokenizer.json, read for whole texts: it neither cuts nor pads them nor adds tokens, whatever it was set to.
+    """The codec of a tokenizer.json, without truncation, padding and added tokens, whatever the file says.
 
     Args:
         eot: the token that ends a document, as text; "" finds one by the usual names.
@@ -70,8 +64,9 @@ class Tokenizer:
             raise UsageError(f"{path} is no tokenizer.json: {' '.join(str(error).split())}") from error
         vocabulary = self.library.get_vocab()
         names = [name for name in ([eot] if eot else ENDS_OF_TEXT) if name in vocabulary]
-        problem = f"eot={eot}: {path} has no such token" if eot else f"{path} has no end-of-text token of a usual name"
+        problem = f"{path} has no token {eot}" if eot else f"{path} has no end-of-text token of a usual name"
         require(bool(names), f"{problem}; eot=TOKEN names the one that ends a document")
+        self.path, self.name = path, eot
         self.eot, self.vocab_size = vocabulary[names[0]], max(vocabulary.values()) + 1
         self.library.no_truncation()
         self.library.no_padding()
@@ -81,16 +76,16 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         return self.library.encode(text, add_special_tokens=False).ids
 
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        return [np.array(found.ids) for found in self.library.encode_batch_fast(texts, add_special_tokens=False)]
-
     def decode(self, ids: Iterable[int]) -> str:
         kept = [int(token) for token in ids if token != self.eot]
         return self.library.decode(kept, skip_special_tokens=False).rstrip("\N{REPLACEMENT CHARACTER}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tokenizer, (self.path, self.name)  # the library's own pickle loses settings
+
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, eot: str) -> Any:
-    """A byte-level BPE of the `tokenizers` library: of any text, without loss, in at most `vocab_size` tokens."""
+    """Returns a byte-level BPE of the `tokenizers` library, with at most `vocab_size` tokens."""
     from tokenizers import Tokenizer as Library
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -108,20 +103,19 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, eot: str) -> Any:
 
 
 def codec_of(settings: Mapping[str, Any]) -> Codec:
-    """The codec of a config's section `data`.
+    """Returns the codec of a config's section `data`.
 
     Raises:
-        UsageError: the shards, or the tokenizer beside them, are not there or have changed.
+        UsageError: the shards or their tokenizer are missing or have changed.
     """
     if settings["name"] != "tokens":
         return Bytes()
-    meta = read_meta(settings["root"])
-    if meta["tokenizer"]["file"] is None:
+    tokenizer = read_meta(settings["root"])["tokenizer"]
+    if tokenizer["file"] is None:
         return Bytes()
-    path = Path(settings["root"]).expanduser() / meta["tokenizer"]["file"]
-    codec = Tokenizer(path, meta["tokenizer"]["eot"])
-    same = checksum(path) == meta["tokenizer"]["sha256"]
-    require(same, f"{path} is not the tokenizer that made the data; delete the folder and prepare the data again")
+    path = Path(settings["root"]).expanduser() / tokenizer["file"]
+    codec = Tokenizer(path, tokenizer["eot"])
+    require(checksum(path) == tokenizer["sha256"], f"{path} is not the tokenizer that made the data; {AGAIN}")
     return codec
 
 

@@ -1,4 +1,4 @@
-"""prepare_latents.py: from image folders to shards of latents, however often it is stopped."""
+"""prepare.py images=: from image folders to shards of latents, however often it is stopped."""
 
 import json
 import re
@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
-import prepare_latents as script
+import prepare as script
 from {{cookiecutter.package_name}} import utils
 from {{cookiecutter.package_name}}.data.latents import Latents
 from {{cookiecutter.package_name}}.data.latents_vae import VAE
@@ -139,7 +139,7 @@ def test_what_was_interrupted_goes_on(images, tmp_path, monkeypatch, vae, place)
         make(images, tmp_path / "out", vae)
     assert not (tmp_path / "out" / "meta.json").exists()
     if place != "train-labels.npy":
-        with pytest.raises(UsageError, match=r"prepare_latents\.py has not finished it: the same command goes on"):
+        with pytest.raises(UsageError, match=r"prepare\.py has not finished it: the same command continues"):
             Latents("latents", str(tmp_path / "out"), 2)
     before = len(written)
     make(images, tmp_path / "out", vae)
@@ -248,12 +248,12 @@ def test_ctrl_c_ends_with_one_line(images, tmp_path, monkeypatch, capfd, vae):
     monkeypatch.setattr(VAE, "encode", interrupted)
     with pytest.raises(KeyboardInterrupt):
         script.main([f"images={images}", f"out={tmp_path / 'out'}", f"vae={vae}", f"img_size={SIDE}", "device=cpu"])
-    assert capfd.readouterr().err.endswith("\ninterrupted: the same command goes on with what is missing\n")
+    assert capfd.readouterr().err.endswith("\ninterrupted: the same command continues\n")
 
 
 def test_the_command(images, tmp_path, vae):
     def call(*argv: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "prepare_latents.py"), *argv]
+        command = [sys.executable, str(ROOT / "prepare.py"), *argv]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
 
     done = call(f"images={images}", "out=my latents", f"vae={vae}", f"img_size={SIDE}", "workers=1", "device=cpu")

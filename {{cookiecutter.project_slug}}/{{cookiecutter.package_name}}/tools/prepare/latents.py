@@ -1,4 +1,4 @@
-"""What `prepare_latents.py` does: image folders become a folder of latents with a meta.json, the last file written."""
+"""What `prepare.py images=` does: image folders become a folder of latents with a meta.json, the last file written."""
 
 import hashlib
 import json

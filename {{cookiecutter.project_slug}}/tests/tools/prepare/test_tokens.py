@@ -1,4 +1,4 @@
-"""prepare.py: from documents to shards, however many processes do it and however often they are stopped."""
+"""prepare.py source=...: from documents to shards, the same whoever makes them and however often they are stopped."""
 
 import itertools
 import json
@@ -15,21 +15,13 @@ from {{cookiecutter.package_name}} import utils
 from {{cookiecutter.package_name}}.data.tokens import Tokens
 from {{cookiecutter.package_name}}.data.tokens_text import Tokenizer, codec_of
 from {{cookiecutter.package_name}}.errors import UsageError
-from {{cookiecutter.package_name}}.tools.prepare import parts as tokens_parts
-from {{cookiecutter.package_name}}.tools.prepare.documents import Files
+from {{cookiecutter.package_name}}.tools.prepare import tokens as module
 from {{cookiecutter.package_name}}.tools.prepare.tokens import OPTIONS, prepare
 
 from ...runs import ROOT
 
 DEFAULTS = {key: default for key, (default, _) in OPTIONS.items()}
-TEXTS = [f"document {number}: " + "the cat sat on the mat\n" * (number % 7) + "é😀" for number in range(200)]
-
-
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of about 2 kB instead of megabytes."""
-    whole = Files.parts
-    monkeypatch.setattr(Files, "parts", lambda self, size: whole(self, size // 500))
+TEXTS = [f"document {number}: " + "the cat sat on the mat\n" * (number % 7) + "é😀" for number in range(300)]
 
 
 @pytest.fixture
@@ -40,12 +32,12 @@ def lines(tmp_path: Path) -> Path:
 
 
 def make(source: Path | str, out: Path, **options) -> dict[str, Any]:
-    given = {"val_fraction": 0.1, "test_fraction": 0.1, "workers": 1, "shard_mb": 1} | options
+    given = {"val_fraction": 0.1, "test_fraction": 0.1, "workers": 1} | options
     return prepare(**DEFAULTS | {"source": str(source), "out": str(out)} | given)
 
 
 def documents(out: Path) -> dict[str, list[str]]:
-    """What the shards hold, read by numpy and put back into text."""
+    """Returns the texts of the shards of each split, read by numpy."""
     meta = json.loads((out / "meta.json").read_text())
     codec = codec_of({"name": "tokens", "root": str(out)})
     found = {}
@@ -76,10 +68,10 @@ def test_every_document_arrives_whole(lines, tmp_path, tokenizer):
     meta = make(lines, out, tokenizer=tokenizer, vocab_size=300)
     found = documents(out)
     assert everything(found) == sorted(TEXTS)
-    assert all(8 <= len(found[split]) <= 35 for split in ("val", "test"))
-    assert len(meta["splits"]["train"]["shards"]) > 5
-    assert not [path for path in out.iterdir() if path.suffix not in (".bin", ".json")]
-    assert {path.name for path in out.glob("*.json")} == {"meta.json"} | ({"tokenizer.json"} & {*contents(out)})
+    assert found["train"] == [text for text in TEXTS if text in found["train"]], "in their order"
+    assert all(10 <= len(found[split]) <= 60 for split in ("val", "test"))
+    files = {shard["file"] for split in meta["splits"].values() for shard in split["shards"]}
+    assert set(contents(out)) == {"meta.json", *files} | ({"tokenizer.json"} if tokenizer == "train" else set())
     data = Tokens("tokens", 64, 0, 2, root=str(out))
     assert data.vocab_size == (257 if tokenizer == "bytes" else Tokenizer(out / "tokenizer.json").vocab_size)
     ends = 1 if tokenizer == "bytes" else 2  # a pair of bytes in a token, at the least
@@ -98,76 +90,80 @@ def test_a_tokenizer_of_ones_own_and_more_tokens_than_16_bits_hold(lines, tmp_pa
     assert meta["vocab_size"] > 2**16
     assert documents(tmp_path / "out") == documents(tmp_path / "first")
     (tmp_path / "out" / "tokenizer.json").write_bytes((tmp_path / "first" / "tokenizer.json").read_bytes())
-    with pytest.raises(UsageError, match="is not the tokenizer that made the data"):
+    with pytest.raises(UsageError, match="is not the tokenizer"):
         codec_of({"name": "tokens", "root": str(tmp_path / "out")})
 
 
 def test_processes_make_the_same_files_as_one(lines, tmp_path):
     make(lines, tmp_path / "one", tokenizer="train", vocab_size=300)
-    # monkeypatches do not reach the processes, which are handed the parts
     make(lines, tmp_path / "two", tokenizer="train", vocab_size=300, workers=2)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("place", ["train-00003.bin", "part-00002.json", "meta.json"])
-def test_what_was_interrupted_goes_on(lines, tmp_path, monkeypatch, stop, place):
-    make(lines, tmp_path / "whole")
-    replace, written = utils.replace, []
+@pytest.mark.parametrize("place", ["tokenizer.json", "val-00000.bin", "meta.json"])
+def test_what_was_interrupted_continues(lines, tmp_path, monkeypatch, stop, place):
+    options = {"tokenizer": "train", "vocab_size": 300}
+    make(lines, tmp_path / "whole", **options)
+    replace = utils.replace
 
     def breaking(path, write):
-        written.append(path.name)
-        if path.name == place and len(written) == len(set(written)):
+        if path.name == place:
             path.with_name(f"{path.name}.1.tmp").write_bytes(b"half")
             raise stop
         replace(path, write)
 
-    monkeypatch.setattr(utils, "replace", breaking)
-    with pytest.raises(stop):
-        make(lines, tmp_path / "out")
-    assert not (tmp_path / "out" / "meta.json").exists()
-    with pytest.raises(UsageError, match=r"prepare\.py has not finished it: the same command goes on"):
+    with monkeypatch.context() as patch:
+        patch.setattr(utils, "replace", breaking)
+        with pytest.raises((KeyboardInterrupt, UsageError)):
+            make(lines, tmp_path / "out", **options)
+    with pytest.raises(UsageError, match=r"not finished"):
         Tokens("tokens", 64, 0, 2, root=str(tmp_path / "out"))
-    before = len(written)
-    make(lines, tmp_path / "out")
+    with pytest.raises(UsageError, match="other settings"):
+        make(lines, tmp_path / "out", **options, val_fraction=0.2)
+    if place != "tokenizer.json":
+        monkeypatch.setattr(module, "_encode", lambda *_, **__: 1 / 0)  # the cache has what it made
+    make(lines, tmp_path / "out", **options)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    again = {place} | {f"{split}-00002.bin" for split in ("train", "val", "test")}
-    assert set(written[:before]) & set(written[before:]) <= again
 
 
 def test_a_finished_folder_is_left_alone(lines, tmp_path, monkeypatch, capsys):
     first = make(lines, tmp_path / "out")
-    monkeypatch.setattr(tokens_parts.Job, "run", None)
+    monkeypatch.setattr(module, "tokenize", None)
     assert make(lines, tmp_path / "out") == first
-    assert "is complete, with a vocabulary of 257" in capsys.readouterr().out
-    with pytest.raises(UsageError, match="holds data of other settings; take another folder"):
+    assert "is complete" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="other settings"):
         make(lines, tmp_path / "out", val_fraction=0.2)
     with lines.open("a") as file:
         file.write('{"text": "one more"}\n')
-    with pytest.raises(UsageError, match="was made before the source changed; delete the folder, or take another"):
+    with pytest.raises(UsageError, match="source changed"):
         make(lines, tmp_path / "out")
     lines.unlink()
     assert make(lines, tmp_path / "out") == first, "the shards may outlive what they were made of"
 
 
-def test_another_source_does_not_go_on_with_what_was_begun(lines, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(tokens_parts.Job, "run", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            make(lines, tmp_path / "out")
-    with lines.open("a") as file:
-        file.write("{}\n")
-    with pytest.raises(UsageError, match="was begun with other settings, or the source has changed"):
-        make(lines, tmp_path / "out")
+def test_a_shard_ends_where_its_size_is_reached(lines, tmp_path):
+    meta = make(lines, tmp_path / "whole")
+    codec = codec_of({"name": "tokens", "root": str(tmp_path / "whole")})
+    parts = module.load_documents(
+        str(lines), [lines], cache=tmp_path / "c", workers=1, text_key="text", separator="", subset="", hf_split=""
+    )
+    several = [part.shard(4, number, contiguous=True) for part in parts for number in range(4)]
+    tokens = module.tokenize(several, codec, 0.1, 0.1, tmp_path / "c", 1)
+    splits = module.write_shards(tokens, tmp_path, codec, 2000)
+    assert len(splits["train"]["shards"]) == 4
+    for split in splits:
+        files = [tmp_path / shard["file"] for shard in splits[split]["shards"]]
+        assert b"".join(file.read_bytes() for file in files) == (tmp_path / "whole" / f"{split}-00000.bin").read_bytes()
+        assert splits[split]["bytes"] == meta["splits"][split]["bytes"]
 
 
-def test_text_files_are_documents_or_have_a_separator(tmp_path):
+def test_files_are_documents_or_have_a_separator(tmp_path):
     folder = tmp_path / "texts"
     (folder / "deep").mkdir(parents=True)
     for number, text in enumerate(TEXTS):
         (folder / "deep" / f"{number}.txt").write_text(text)
     (folder / "more.jsonl").write_text('\n{"text": "a line"}\r\n{"text": " "}\n')
-    (folder / "picture.png").write_bytes(b"\x89PNG")
     make(folder, tmp_path / "files")
     assert everything(documents(tmp_path / "files")) == sorted([*TEXTS, "a line"])
 
@@ -179,12 +175,11 @@ def test_text_files_are_documents_or_have_a_separator(tmp_path):
     with pytest.raises(UsageError, match=r"no document falls to .*, of 1 in the source; separator="):
         make(book, tmp_path / "one")
     assert not (tmp_path / "one").exists()
-    make(book, tmp_path / "one", val_fraction=0.0, test_fraction=0.0)
-    assert len(Tokens("tokens", 64, 0, 2, root=str(tmp_path / "one")).corpus.splits["train"].tokens.pieces) == 1
+    assert make(book, tmp_path / "one", val_fraction=0.0, test_fraction=0.0)["splits"]["train"]["documents"] == 1
 
 
 def test_long_texts_are_encoded_in_pieces_and_stay_one_document(tmp_path, monkeypatch):
-    monkeypatch.setattr(tokens_parts, "PIECE", 50)
+    monkeypatch.setattr(module, "PIECE", 50)
     (tmp_path / "my.txt").write_text("x" * 120 + "\n" + "line\n" * 100)
     make(tmp_path / "my.txt", tmp_path / "out", tokenizer="train", vocab_size=260, val_fraction=0.0, test_fraction=0.0)
     codec = codec_of({"name": "tokens", "root": str(tmp_path / "out")})
@@ -196,15 +191,15 @@ def test_long_texts_are_encoded_in_pieces_and_stay_one_document(tmp_path, monkey
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"out": ""}, "out is not set: out=FOLDER names where the shards go"),
-        ({"source": ""}, "source is not set: source=PATH names a file or folder"),
+        ({"out": ""}, "out is not set"),
+        ({"source": ""}, "source is not set"),
         ({"source": "/no/such"}, "source=/no/such does not exist"),
-        ({"val_fraction": 0.5, "test_fraction": 0.5}, "val_fraction=0.5, test_fraction=0.5: expected 0 or more"),
-        ({"shard_mb": 0}, "shard_mb=0: expected at least 1"),
-        ({"workers": -1}, "workers=-1: expected 0 (one per CPU) to 1024"),
-        ({"tokenizer": "/no/tokenizer.json"}, "/no/tokenizer.json does not exist: expected a tokenizer.json"),
-        ({"tokenizer": "train", "vocab_size": 256}, "vocab_size=256: expected at least 257"),
-        ({"source": "hf:someone/something"}, "needs the package datasets: uv sync --extra datasets"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "val_fraction=0.5, test_fraction=0.5"),
+        ({"shard_mb": 0}, "shard_mb=0"),
+        ({"workers": -1}, "workers=-1"),
+        ({"tokenizer": "/no/tokenizer.json"}, "/no/tokenizer.json does not exist"),
+        ({"tokenizer": "train", "vocab_size": 256}, "vocab_size=256"),
+        ({"source": "hf:someone/something"}, "uv sync --extra prepare"),
     ],
 )
 def test_values_that_cannot_be_are_refused_and_leave_nothing(lines, tmp_path, monkeypatch, options, words):
@@ -218,36 +213,43 @@ def test_values_that_cannot_be_are_refused_and_leave_nothing(lines, tmp_path, mo
 
 def test_two_processes_do_not_prepare_one_folder(lines, tmp_path):
     out = tmp_path / "out"
-    with utils.hold(out, "", ""), pytest.raises(UsageError, match=r"^out=.*another process prepares it; wait for its"):
+    with utils.hold(out, "", ""), pytest.raises(UsageError, match="another process"):
         make(lines, out)
     make(lines, out)
     assert not (out / utils.LOCK).exists()
 
 
-def test_sources_without_text_and_folders_in_use_are_refused(lines, tmp_path):
-    with pytest.raises(UsageError, match="holds other files; take an empty folder"):
-        make(lines, tmp_path)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match=r"^source=.*empty has no file like \*\.txt .*; include="):
-        make(tmp_path / "empty", tmp_path / "out")
-    with pytest.raises(UsageError, match=r"^include=\[\]: expected patterns of file names"):
-        make(tmp_path / "empty", tmp_path / "out", include="")
-    (tmp_path / "empty" / "a.txt").touch()
-    with pytest.raises(UsageError, match="holds no text"):
-        make(tmp_path / "empty", tmp_path / "out")
-    (tmp_path / "empty" / "a.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(UsageError, match=r"a\.txt is no UTF-8 text: byte 3 is 0xe9; convert the file"):
-        make(tmp_path / "empty", tmp_path / "out")
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("", "holds no"), ('{"text": " "}\n', "holds no text"), ('{"text": "a"}\n{"id": 2}\n', "row 1 of the source")],
+)
+def test_sources_without_text_leave_nothing(tmp_path, content, words, workers):
+    (tmp_path / "my.jsonl").write_text(content)
+    with pytest.raises(UsageError, match=words):
+        make(tmp_path / "my.jsonl", tmp_path / "out", workers=workers)
     assert not (tmp_path / "out").exists()
 
 
+def test_folders_in_use_and_folders_without_files_are_refused(lines, tmp_path):
+    before = contents(tmp_path)
+    with pytest.raises(UsageError, match="other files"):
+        make(lines, tmp_path)
+    assert contents(tmp_path) == before
+    (tmp_path / "empty").mkdir()
+    for include in "*.txt", "":
+        with pytest.raises(UsageError, match=r"^source=.*include"):
+            make(tmp_path / "empty", tmp_path / "out", include=include)
+
+
+@pytest.mark.slow
 def test_the_command(lines, tmp_path):
     script = ROOT / "prepare.py"
 
     def call(*argv: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, script, *argv], cwd=tmp_path, capture_output=True, text=True)
 
-    done = call(f"source={lines}", "out=my data", "workers=1", "val_fraction=0.1", "test_fraction=0.1")
+    done = call(f"source={lines}", "out=my data", "workers=2", "val_fraction=0.1", "test_fraction=0.1")
     assert done.returncode == 0, done.stderr
     assert "python train.py task=llm data=tokens data.root='my data'" in done.stdout
     assert everything(documents(tmp_path / "my data")) == sorted(TEXTS)
