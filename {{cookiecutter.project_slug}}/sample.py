@@ -1,10 +1,11 @@
 """Draws from a trained network: `python sample.py checkpoint=runs/<run>`; `python sample.py --help` lists the rest."""
 
-from {{cookiecutter.package_name}}.cli import dispatch, run
+from {{cookiecutter.package_name}}.cli import run
+from {{cookiecutter.package_name}}.models.scripts import run_script
 
 
 def main(argv: list[str]) -> None:
-    dispatch("sample", argv)
+    run_script("sample", argv)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from {{cookiecutter.package_name}}.cli import dispatch, read_options
+from {{cookiecutter.package_name}}.cli import read_options
 from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.models.scripts import run_script
 
 from .runs import ROOT
 
-SCRIPTS = [file.stem for file in ROOT.glob("*.py") if "import dispatch" in file.read_text()]
+SCRIPTS = [file.stem for file in ROOT.glob("*.py") if "import run_script" in file.read_text()]
 OPTIONS: dict[str, tuple[Any, str]] = {
     "text": ("", "any"),
     "n": (1, "a count"),
@@ -57,7 +58,7 @@ def test_a_family_that_has_no_such_part(tmp_path: Path) -> None:
     file = tmp_path / "last.ckpt"
     torch.save({"config": {"task": {"name": "sculpture"}}, "global_step": 0, "state_dict": {}}, file)
     with pytest.raises(UsageError, match=r"it is of task=sculpture, which sample\.py does not know; it knows"):
-        dispatch("sample", [f"checkpoint={file}"])
+        run_script("sample", [f"checkpoint={file}"])
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

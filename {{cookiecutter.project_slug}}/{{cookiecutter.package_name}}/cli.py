@@ -18,9 +18,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 from .config import CONFIGS, ROOTED, compose, groups, leaves, parse_yaml, plain, typed_value
-from .errors import UsageError, did_you_mean, own_words, require, translate_errors
-from .models import NAMES, get_family
-from .models.family import Options
+from .errors import UsageError, did_you_mean, own_words, require
+
+Options = Mapping[str, tuple[Any, str]]  # by key: the default, whose type is the key's type, and a comment
 
 NOISE = (
     r".*does not have many workers.*",  # configs/data/ says how many, and small samples want none
@@ -57,37 +57,6 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-
-
-CHECKPOINT = {"checkpoint": ("", "a run directory, or a checkpoint file")}
-
-
-def dispatch(script: str, argv: list[str]) -> None:
-    """Calls the `script` ("sample" or "export") of the checkpoint's family with the options of `argv`.
-
-    Raises:
-        UsageError: no such checkpoint, or one of a family that has no such script, or a wrong option.
-    """
-    asks_help = bool({"-h", "--help"} & set(argv))
-    if not asks_help:  # before the families are imported
-        from .runs import saved_checkpoint
-
-        given = dict(argument.partition("=")[::2] for argument in argv)
-        checkpoint, saved = saved_checkpoint(Path(given.get("checkpoint", "")))
-    parts = {name: getattr(get_family(name), script) for name in NAMES}
-    parts = {name: part for name, part in parts.items() if part is not None}
-    if asks_help:
-        tables = {f"of a checkpoint with task={name}": {**CHECKPOINT, **part.options} for name, part in parts.items()}
-        print_options(f"python {script}.py checkpoint=<run or file> [key=value ...]", tables)
-        return
-    family = saved["task"]["name"]
-    if family not in parts:
-        others = ", ".join(f"task={name}" for name in parts) or "none"
-        raise UsageError(f"{checkpoint}: it is of task={family}, which {script}.py does not know; it knows {others}")
-    options = read_options(argv, {**CHECKPOINT, **parts[family].options})
-    del options["checkpoint"]
-    with translate_errors():  # of an option that is out of range
-        parts[family].run(checkpoint, saved, **options)
 
 
 def read_options(argv: list[str], options: Options) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..cli import Options
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import Tensor, nn
 
     from .base import BaseModule
-
-Options = Mapping[str, tuple[Any, str]]  # by key: the default, whose type is the key's type, and a comment
 
 
 @dataclass(frozen=True)
