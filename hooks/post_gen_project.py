@@ -33,7 +33,7 @@ FAMILIES = {
         *("{package}/tools/robustness/text.py", "tests/tools/robustness/test_text.py"),
     ],
     ("vit", "dit"): [
-        *("{package}/data/images*", "tests/data/test_images*", "{package}/tools/robustness/images.py"),
+        *("{package}/data/images*", "{package}/data/transforms.py", "tests/data/test_images*", "{package}/tools/robustness/images.py"),
         *("tests/tools/robustness/test_images_shift.py", "{package}/pictures.py", "configs/data/digits.yaml"),
         *(f"configs/data/{name}.yaml" for name in ("cifar10", "fashion_mnist", "folder", "imagenet")),
     ],

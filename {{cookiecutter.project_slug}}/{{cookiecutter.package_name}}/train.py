@@ -201,7 +201,12 @@ def build_data(cfg: DictConfig) -> DataModule:
     kind = get_kind(settings.pop("module"))
     total, per_device = settings.pop("total_batch_size"), settings["batch_size"]
     settings["batch_size"], _ = split_batch(total, per_device, process_count(cfg.trainer))
-    data = kind.build(seed=cfg.seed, **settings)
+    try:
+        data = kind.build(seed=cfg.seed, **settings)
+    except UsageError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UsageError(f"data: {error}") from error
     cfg.data.update(data.found)
     return data
 

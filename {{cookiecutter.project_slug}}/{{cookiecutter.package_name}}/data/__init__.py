@@ -1,7 +1,6 @@
 {%- set vit = cookiecutter.families in ("all", "vit") -%}
 {%- set dit = cookiecutter.families in ("all", "dit") -%}
 {%- set llm = cookiecutter.families in ("all", "llm") -%}
-{%- set kinds = {"all": '["images", "latents", "tokens"]', "vit": '["images"]', "dit": '["images", "latents"]', "llm": '["tokens"]'} -%}
 """LightningDataModules, one for each kind of data; `module:` in configs/data/*.yaml names it."""
 
 from __future__ import annotations
@@ -17,8 +16,6 @@ if TYPE_CHECKING:  # Lightning takes seconds to import, for which prepare.py nee
 
     from .base import DataModule
 
-KINDS = {{ kinds[cookiecutter.families] }}
-
 
 @dataclass(frozen=True)
 class Kind:
@@ -26,24 +23,24 @@ class Kind:
 
     Args:
         build: `build(seed=..., **section_data)` returns the data module.
-        pixels: `pixels(section_data)` returns a function from what the network sees (B, C, H, W) to pixels in 0..1.
+        pixels: `pixels(section_data)` returns a function from the model's inputs (B, C, H, W) to pixels in 0..1.
         shows_pixels: `shows_pixels(section_data)` is False where `pixels` has no images to show.
-        identity: `identity(section_data)` returns a text that changes with what `pixels` gives.
+        identity: `identity(section_data)` returns a text that changes with the result of `pixels`.
     """
 
     build: Callable[..., DataModule]
     pixels: Callable[..., Callable[[Tensor], Tensor]] | None = None
-    shows_pixels: Callable[[Mapping[str, Any]], bool] | None = None
-    identity: Callable[[Mapping[str, Any]], str] | None = None
+    shows_pixels: Callable[[Mapping[str, Any]], bool] = lambda section: True
+    identity: Callable[[Mapping[str, Any]], str] = lambda section: ""
 
 
 def get_kind(name: str) -> Kind:
-    """Returns a kind of data by name; only then are its modules and libraries imported."""
+    """Returns a kind of data by name, whose modules and libraries are imported only now."""
 {%- if vit or dit %}
     if name == "images":
-        from . import images, images_pixels
+        from . import images
 
-        return Kind(images.Images, images_pixels.pixels, images_pixels.shows_pixels, images_pixels.identity)
+        return Kind(images.Images, images.pixels)
 {%- endif %}
 {%- if dit %}
     if name == "latents":
@@ -57,4 +54,4 @@ def get_kind(name: str) -> Kind:
 
         return Kind(Tokens)
 {%- endif %}
-    raise UsageError(f"data.module={name}: there is no such kind of data; choose from {', '.join(KINDS)}")
+    raise UsageError(f"data.module={name}: there is no such kind of data")

@@ -14,8 +14,7 @@ from torchmetrics.image import fid
 import evaluate
 from {{cookiecutter.package_name}} import train as fit
 from {{cookiecutter.package_name}}.config import compose, recompose
-from {{cookiecutter.package_name}}.data.images import Images
-from {{cookiecutter.package_name}}.data.images_sources import ArrayImages
+from {{cookiecutter.package_name}}.data.images import Digits, Images
 from {{cookiecutter.package_name}}.models.dit import features as quality_features
 from {{cookiecutter.package_name}}.models.dit.features import Classifier, make_features, read_moments
 from {{cookiecutter.package_name}}.models.dit.module import DiTModule
@@ -39,8 +38,8 @@ def digits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     assert isinstance(data, Images)
     found = {}
     for name, (source, indices) in data.splits.items():
-        assert isinstance(source, ArrayImages)
-        found[name] = (source.pixels[indices].reshape(-1, 64) / 255, source.targets[indices])
+        assert isinstance(source.dataset, Digits)
+        found[name] = (source.dataset.data[indices].reshape(-1, 64) / 255, source.targets[indices])
     return found
 
 

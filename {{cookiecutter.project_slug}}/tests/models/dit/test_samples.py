@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import sample
 from {{cookiecutter.package_name}}.config import compose, plain
-from {{cookiecutter.package_name}}.data.images_pixels import pixels
+from {{cookiecutter.package_name}}.data.images import pixels
 from {{cookiecutter.package_name}}.models.dit.module import DiTModule
 from {{cookiecutter.package_name}}.models.dit.samples import Samples, spread
 from {{cookiecutter.package_name}}.train import build_data, build_module

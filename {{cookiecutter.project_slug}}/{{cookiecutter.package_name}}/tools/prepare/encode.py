@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ... import cli, utils
-from ...data.images import ImageSet
-from ...data.images_sources import Split
-from ...data.images_transforms import image_transforms
+from ...data.images import ImageSet, Split
 from ...data.latents_shards import DTYPE, gigabytes
 from ...data.latents_vae import VAE
+from ...data.transforms import image_transforms
 from ...errors import UsageError, own_words, require
 
 GOES_ON = "the same command goes on"

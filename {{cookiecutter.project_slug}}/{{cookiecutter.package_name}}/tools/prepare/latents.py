@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from ... import utils
 from ...cli import Options
 from ...data import prepared
-from ...data.images_sources import FolderImages, Split, divide, folder_classes, load
 from ...data.latents_shards import FORMAT, META, SPLITS, gigabytes, read_meta, shards
 from ...errors import UsageError, require
 from ...utils import cpu_count
 
 if TYPE_CHECKING:
+    from ...data.images import Source, Split
     from .encode import Job
 
 OPTIONS: Options = {
@@ -64,19 +65,26 @@ def prepare_latents(
     require(0 <= split_seed < 2**32, f"split_seed={split_seed}: expected a whole number from 0 to {2**32 - 1}")
     require(0 <= workers <= 1024, f"workers={workers}: expected 0 (one per CPU) to 1024")
     folder, root = Path(out).expanduser(), Path(images).expanduser()
-    classes = folder_classes("folder", images, root, "images")
+    layout = "a folder with train/<class>/* or <class>/*"
+    require(bool(images), f"images is not set: images=FOLDER names {layout}")
+    require(root.exists(), f"images={images} does not exist: expected {layout}")
     within = folder.resolve().is_relative_to(root.resolve())
     require(not within, f"out={out} is in images={images}, where it would be taken for a class; take another folder")
+    from ...data.images import load
     from ...data.latents_vae import VAE
     from ...models.build import find_device  # with torch and Lightning, for which a wrong option should not wait
     from .encode import Job
 
+    try:
+        sources = load("folder", images)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"images={images}: {error}") from error
     encoder = VAE(vae, "vae")
     fits = img_size % encoder.factor == 0
     require(fits, f"img_size={img_size}: expected a multiple of {encoder.factor}, the pixels that a latent stands for")
     settings = {"images": images, "vae": encoder.source, "weights": encoder.checksum(), "img_size": img_size}
     settings |= {"val_fraction": val_fraction, "split_seed": split_seed, "shard": shard}
-    splits = _splits(root, classes, val_fraction, split_seed)
+    splits = _splits(sources, val_fraction, split_seed)
     source = _checksum(splits)
     if (folder / META).exists():
         meta = read_meta(out)
@@ -95,27 +103,30 @@ def prepare_latents(
             if not any(file.exists() for name in splits for file in job.files(name)):
                 prepared.done(folder, ["*.npy"])
             raise
-        meta = _finish(job, classes, settings, source)
+        meta = _finish(job, sources["train"].class_names, settings, source)
     _report(out, meta)
     return meta
 
 
-def _splits(root: Path, classes: list[str], val_fraction: float, seed: int) -> dict[str, Split]:
-    """train, val and, if there are images for it, test."""
-    splits = divide(load("folder", root, classes), {"val": val_fraction}, seed)
-    enough = len(splits["train"].indices) > 0
-    require(enough, f"val_fraction={val_fraction}: that leaves none of the images in {root} to train on")
+def _splits(sources: dict[str, "Source"], val_fraction: float, seed: int) -> dict[str, "Split"]:
+    """Returns train, val and, if there are images for it, test."""
+    from ...data.images import divide
+
+    try:
+        splits = divide(sources, {"val": val_fraction}, seed)
+    except ValueError as error:
+        raise UsageError(f"val_fraction={val_fraction}: {error}") from error
     return {name: splits[name] for name in SPLITS if name in splits}
 
 
-def _checksum(splits: Mapping[str, Split]) -> str:
-    """Of the names of all files, their classes and how they are divided: what an image looks like does not count."""
+def _checksum(splits: Mapping[str, "Split"]) -> str:
+    """Returns a checksum of the names of all files, their classes and splits, not of what is in the files."""
     digest = hashlib.sha256()
     for name, (source, indices) in splits.items():
-        assert isinstance(source, FolderImages)
-        for part in (source.names, source.targets, indices):
-            digest.update(f"{name} {part.dtype} {part.shape}".encode())
-            digest.update(part.tobytes())
+        names = "\n".join(source.dataset.filenames())
+        digest.update(f"{name} {len(indices)}\n{names}".encode("utf-8", "surrogateescape"))
+        for part in (source.targets, indices):
+            digest.update(part.astype(np.int64).tobytes())
     return digest.hexdigest()
 
 

@@ -1,10 +1,10 @@
-"""Common corruptions of images, which `evaluate.py shift=corruptions` measures a net on.
+"""Common corruptions of images, for `evaluate.py shift=corruptions`.
 
 Kinds and strengths are those of ImageNet-C (Hendrycks and Dietterich, arXiv 1903.12261, and its code) for photos of
-224 pixels a side, applied to pixels in 0..1 as validation sees them, before they are normalised. Noise, contrast and
-brightness are taken as they stand. Blur and pixelate are about lengths: a length in pixels that a photo bears leaves
-nothing of a small image, and the same share of its side is less than one of its pixels. So a strength takes the same
-share of the logarithm of the pixels on a side: what leaves m of 224 leaves n ** (log m / log 224) of n.
+224 pixels a side, applied to the pixels in 0..1 that validation sees, before they are normalised. Noise, contrast and
+brightness are taken unchanged. Blur and pixelate are lengths: the same number of pixels destroys a small image, and the
+same share of its side is less than one of its pixels. So they are scaled on the logarithm of the side: what leaves m of
+224 pixels leaves n ** (log m / log 224) of n.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,6 @@ from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from ... import utils
-from ...data import images_pixels
 from ...utils import GAP, levels, mix, tiled
 
 if TYPE_CHECKING:  # Lightning's import takes seconds, for which a mistyped name should not wait
@@ -28,10 +27,10 @@ NAME, ABOUT = "corruptions", "images with noise, blur, other contrast and bright
 SIDE = 224  # pixels of the images that the strengths were made for
 STRENGTHS = {
     "gaussian_noise": (0.08, 0.12, 0.18, 0.26, 0.38),  # standard deviation
-    "shot_noise": (60, 25, 12, 5, 3),  # photons that make a white pixel; their number is Poisson's
+    "shot_noise": (60, 25, 12, 5, 3),  # photons of a white pixel, Poisson distributed
     "impulse_noise": (0.03, 0.06, 0.09, 0.17, 0.27),  # share of the values that become 0 or 1
     "gaussian_blur": (1, 2, 3, 4, 6),  # standard deviation, in pixels of 224
-    "contrast": (0.4, 0.3, 0.2, 0.1, 0.05),  # share that is left of every difference to the channel's mean
+    "contrast": (0.4, 0.3, 0.2, 0.1, 0.05),  # factor of every difference to the channel's mean
     "brightness": (0.1, 0.2, 0.3, 0.4, 0.5),  # added to the largest channel; hue and saturation stay
     "pixelate": (0.6, 0.5, 0.4, 0.3, 0.25),  # share of 224 pixels that is left
 }
@@ -39,21 +38,17 @@ KINDS = tuple(STRENGTHS)
 
 
 def origin(data: "Images", section: Mapping[str, Any], kind: str) -> "Images":
-    """What `kind` starts from, at strength 0: the images as they are."""
+    """Returns the data at strength 0: the images unchanged."""
     return data
 
 
 def damaged(data: "Images", section: Mapping[str, Any], kind: str, strength: int) -> "Images":
-    """The data whose validation and test images are corrupted, `strength` from 1 to 5.
-
-    Args:
-        section: `data` of the config.
-    """
+    """Returns the data with validation and test images corrupted, `strength` from 1 to 5; `section` is `data`'s."""
     return data.damaged(partial(CorruptedSet, kind=kind, strength=strength, mean=section["mean"], std=section["std"]))
 
 
 class CorruptedSet(Dataset[tuple[Tensor, int]]):
-    """Normalised images, corrupted. Noise follows from kind and index alone, and grows with the strength."""
+    """Normalised images, corrupted. The noise depends on kind and index alone, and grows with the strength."""
 
     def __init__(self, images: "ImageSet", kind: str, strength: int, mean: list[float], std: list[float]) -> None:
         self.images, self.kind, self.strength = images, kind, strength
@@ -71,7 +66,7 @@ class CorruptedSet(Dataset[tuple[Tensor, int]]):
 
 
 def corrupted(pixels: Tensor, kind: str, strength: int, random: Generator) -> Tensor:
-    """An image (C, H, W) in 0..1 as it looks under `kind` at `strength`, 1 to 5; in 0..1 again."""
+    """Returns an image (C, H, W) in 0..1 corrupted by `kind` at `strength`, 1 to 5, again in 0..1."""
     amount = STRENGTHS[kind][strength - 1]
     if kind == "gaussian_noise":
         pixels = pixels + amount * torch.randn(pixels.shape, generator=random)
@@ -93,37 +88,38 @@ def corrupted(pixels: Tensor, kind: str, strength: int, random: Generator) -> Te
 
 
 def share_of(share: float, side: int) -> float:
-    """The share of the pixels on a side that is left of `side` pixels, where `share` is left of 224."""
+    """Returns the share of `side` pixels that corresponds to `share` of 224."""
     return float(share ** (log(side) / log(SIDE)))
 
 
 def blur_of(sigma: float, side: int) -> float:
-    """The standard deviation for `side` pixels that does what `sigma` does to 224.
+    """Returns the standard deviation for `side` pixels that corresponds to `sigma` for 224.
 
-    With a pixel's own extent a blur acts as pixels of sqrt(1 + 12 sigma^2) times the side: of the same variance.
+    A blur acts as pixels of sqrt(1 + 12 sigma^2) times the side, which have the same variance.
     """
     wide = 1 / share_of(1 / sqrt(1 + 12 * sigma**2), side)
     return sqrt(max(0.0, wide**2 - 1) / 12)
 
 
 def blurred(pixels: Tensor, sigma: float) -> Tensor:
+    """Returns the image under a Gaussian blur, mirrored once at its borders."""
     from torchvision.transforms.v2.functional import gaussian_blur
 
-    radius = min(ceil(4 * sigma), pixels.shape[-1] - 1)  # the image is mirrored at its borders, once
+    radius = min(ceil(4 * sigma), pixels.shape[-1] - 1)
     return gaussian_blur(pixels, [2 * radius + 1] * 2, [sigma] * 2) if radius else pixels
 
 
 def brightened(pixels: Tensor, amount: float) -> Tensor:
-    """`amount` more of the value of HSV, up to 1: all channels grow by one factor, and black becomes grey."""
+    """Adds `amount` to the value of HSV, up to 1: all channels grow by one factor, and black becomes grey."""
     value = pixels.amax(0, keepdim=True)
     brighter = (value + amount).clamp(max=1)
     return torch.where(value > 0, pixels * (brighter / value.clamp(min=1e-12)), brighter)
 
 
 def pixelated(pixels: Tensor, side: int) -> Tensor:
-    """Means over boxes, `side` on a side, at the image's own size; pixels between two boxes count in part for both.
+    """Returns the means over `side` boxes a side, at the image's own size; a pixel between two boxes counts for both.
 
-    The benchmark's Pillow counts them for one, by which 5 boxes of 8 pixels may spoil less than 6.
+    Pillow, in the benchmark's code, counts it for one of them: 5 boxes of 8 pixels may then corrupt less than 6.
     """
     rows, columns = (_boxes(number, side) for number in pixels.shape[-2:])
     return rows @ pixels @ columns.T
@@ -131,29 +127,30 @@ def pixelated(pixels: Tensor, side: int) -> Tensor:
 
 @lru_cache
 def _boxes(number: int, side: int) -> Tensor:
-    """From `number` pixels to the means over `side` boxes, and back to as many pixels: a matrix (number, number)."""
+    """Returns the matrix (number, number) from pixels to the means over `side` boxes, and back to as many pixels."""
     parts = torch.eye(number).repeat_interleave(side, 1)  # every pixel in as many parts as there are boxes
     shares = parts.unflatten(1, (side, number)).sum(-1) / number  # (number, side): of each pixel in a box's mean
     return (shares * number / side) @ shares.T
 
 
 def write_samples(data: "Images", section: Mapping[str, Any], split: str, stem: Path) -> Path:
-    """Draws the split's first image as it is and under every kind and strength: `stem`.png, whose path is returned."""
+    """Draws the split's first image unchanged and under every kind and strength; returns the path, `stem`.png."""
     from matplotlib.figure import Figure
 
-    images, look = data.dataset(split), images_pixels.pixels(section)
-    shown = []
+    from ...data.images import pixels
+
+    images, shown = data.dataset(split), []
     for kind in KINDS:
         sets = [CorruptedSet(images, kind, strength, section["mean"], section["std"]) for strength in range(1, 6)]
-        shown += [look(one[0][0]) for one in (images, *sets)]
-    picture = tiled(levels(torch.stack(shown)), 6)
+        shown += [one[0][0] for one in (images, *sets)]
+    picture = tiled(levels(pixels(section)(torch.stack(shown))), 6)
     high, wide = picture.shape[-2:]
     figure = Figure(figsize=(7, 1.1 + 5.2 * high / wide), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(picture.movedim(0, -1).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    middle = (wide + GAP) / 6
-    axes.set_xticks([middle * (n + 0.5) for n in range(6)], ["as it is", *map(str, range(1, 6))])
-    axes.set_yticks([middle * (n + 0.5) for n in range(len(KINDS))], [kind.replace("_", " ") for kind in KINDS])
+    step = (wide + GAP) / 6
+    axes.set_xticks([step * (n + 0.5) for n in range(6)], ["unchanged", *map(str, range(1, 6))])
+    axes.set_yticks([step * (n + 0.5) for n in range(len(KINDS))], [kind.replace("_", " ") for kind in KINDS])
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
