@@ -1,11 +1,13 @@
 """Projects of a single family: nothing of the others stays, and files of the user are never removed."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 from conftest import CHOICES, Bake, bake_into, files_of
 from cookiecutter.main import cookiecutter
+from cookiecutter.utils import create_env_with_context
 
 FAMILIES = CHOICES["families"][1:]
 
@@ -64,3 +66,15 @@ def test_applied_again_it_leaves_the_users_files(template: Path, tmp_path: Path)
         config_file=str(tmp_path / "cookiecutter.yaml"),
     )
     assert files_of(project) == before | mine
+
+
+def test_every_path_of_the_hook_is_there(template: Path, bake: Bake, tmp_path: Path) -> None:
+    """Or a file that has moved would stay in projects that should not have it."""
+    context = {"cookiecutter": {"package_name": "my_project"}}
+    source = (template / "hooks" / "post_gen_project.py").read_text(encoding="utf-8")
+    hook = tmp_path / "hook.py"
+    hook.write_text(create_env_with_context(context).from_string(source).render(**context), encoding="utf-8")
+    tables = runpy.run_path(str(hook))
+    project = bake(logger="wandb")
+    patterns = [pattern for table in ("FAMILIES", "ANSWERED") for paths in tables[table].values() for pattern in paths]
+    assert [one for one in patterns if not any(project.glob(one.format(package="my_project")))] == []

@@ -1,13 +1,14 @@
 """Times the ways to compute DyT and Derf on the CPU: python docs/results/norm_paths_cpu.py PROJECT [OUT.json].
 
-PROJECT is a generated project; "project" is its own norms, the other ways are written here. One thread, all ways of a shape
-in turn (interleaved), CPU time of the thread, medians.
+PROJECT is a generated project; "project" is its own norms, the other ways are written here. One thread, all ways of a
+shape in turn (interleaved), CPU time of the thread, medians.
 """
 
 import json
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -102,6 +103,13 @@ def turns(cases: dict[str, Callable[[], object]], rounds: int) -> dict[str, floa
     return {name: round(median(one), 3) for name, one in times.items()}
 
 
+def forward_and_backward(
+    x: Tensor, dy: Tensor, call: Callable[..., Tensor], *tensors: Tensor | None
+) -> Callable[[], object]:
+    learned = [x, *(one for one in tensors if one is not None)]
+    return lambda: torch.autograd.grad(call(x, *tensors), learned, dy)
+
+
 def operators(rounds: int = 200) -> dict[str, dict[str, float]]:
     norms = import_module(f"{PACKAGE}.norms")
     ways = WAYS | {f"{way} compiled": torch.compile(call, dynamic=False) for way, call in WAYS.items()}
@@ -114,11 +122,7 @@ def operators(rounds: int = 200) -> dict[str, dict[str, float]]:
             alpha, shift = torch.tensor([0.5]).requires_grad_(), torch.zeros(1).requires_grad_()
             weight, bias = torch.ones(shape[-1]).requires_grad_(), torch.zeros(shape[-1]).requires_grad_()
             vectors = [one.detach().to(dtype).requires_grad_() for one in (weight, bias)]
-
-            def both(call: Callable[..., Tensor], *tensors: Tensor | None) -> Callable[[], object]:
-                learned = [x, *(one for one in tensors if one is not None)]
-                return lambda: torch.autograd.grad(call(x, *tensors), learned, dy)
-
+            both = partial(forward_and_backward, x, dy)
             cases = {f"{way}, dyt": both(call, alpha, None, weight, bias) for way, call in ways.items()}
             cases |= {f"{way}, derf": both(call, alpha, shift, weight, bias) for way, call in ways.items()}
             cases["project, dyt"] = both(norms.dyt, alpha, weight, bias)
