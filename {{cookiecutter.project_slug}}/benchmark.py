@@ -1,19 +1,14 @@
-"""Measures what norms cost: `python benchmark.py norm=all`, and in a whole model: `python benchmark.py model=...`."""
+"""Measures the cost of norms: `python benchmark.py norm=all`, and in a whole model: `python benchmark.py model=...`."""
 
-from {{cookiecutter.package_name}}.cli import run
-from {{cookiecutter.package_name}}.tools.benchmark.choices import choose, print_help
+from {{cookiecutter.package_name}}.cli import print_options, run
+from {{cookiecutter.package_name}}.tools.benchmark.main import HELP, USAGE, benchmark
 
 
 def main(argv: list[str]) -> None:
     if {"-h", "--help"} & set(argv):
-        print_help()
+        print_options(USAGE, HELP)
         return
-    choices = choose(argv)
-
-    # torch takes seconds to import, which a mistyped key should not cost
-    from {{cookiecutter.package_name}}.tools.benchmark.run import benchmark
-
-    benchmark(choices)
+    benchmark(argv)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What a norm costs: by itself on one tensor (norms.py), and in a whole model (models.py). benchmark.py calls it."""
+"""Time and memory of norms, by themselves (norms.py) and in whole models (models.py)."""

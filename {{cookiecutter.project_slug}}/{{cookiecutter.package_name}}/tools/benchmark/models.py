@@ -1,13 +1,12 @@
-"""Whole models: what a training step and a forward pass take under each norm, on batches of noise.
+"""Measures a training step and a forward pass of whole models under each norm, on batches of noise.
 
 A training step is what a device does in train.py from one batch to the next: forward, backward, the norm of all
-gradients, AdamW, and the moving average where the recipe has one. Its learning rate is 0: then the weights stay, and
-every step does the same work. Eager and compiled are one net, so memory holds that of each norm once.
+gradients, AdamW, and the moving average where the recipe has one. Its learning rate is 0, so that every step does the
+same work. Eager and compiled share one model, and so its memory.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,42 +15,21 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from ...config import compose, family_of, fit_keys, parse, to_argv
+from ...errors import first_line
 from ...models import get_family
 from ...models.base import compile_parts, update_average
 from ...models.build import set_precision
 from ...train import build_module
-from . import report
-from .memory import peak_bytes, saved_bytes
-from .timing import Case, take_turns, wall_clock
+from .report import Benchmark, Row, common_rows
+from .timing import Case, Timing, peak_bytes, saved_bytes, take_turns, wall_clock
 
 STEPS = ("training", "inference")
-FEWER_ON_CPU = 8  # times
-VARIANTS = 4  # of a block to compile: for training, with its saved tensors noted, for inference, and one to spare
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a number stands; `how` is eager or compiled."""
-
-    step: str
-    norm: str
-    how: str
-
-
-@dataclass
-class Results(report.Results[Place]):
-    """Memory is that of a training step, its peak with weights and all.
-
-    Args:
-        unit: what throughput counts, samples or tokens.
-    """
-
-    unit: str = "samples"
-    units_per_sample: int = 1
+FEWER_ON_CPU = 8  # times fewer samples
+VARIANTS = 4  # graphs of a block: training, training with saved tensors noted, inference, and one to spare
 
 
 def configs(argv: Sequence[str], norms: Sequence[str], device: torch.device) -> tuple[dict[str, DictConfig], list[str]]:
-    """The config of each norm, and a note for each key that some norms have and others are measured without.
+    """Returns the config of each norm, and a note for each key that only some of the norms have.
 
     Where no data are named, a model other than the task's own gets sizes that suit it.
 
@@ -65,66 +43,66 @@ def configs(argv: Sequence[str], norms: Sequence[str], device: torch.device) -> 
         first.append(f"task={task}")
     typed = [dict(argument.split("=", 1) for argument in [*first, *argv, f"norm={norm}"]) for norm in norms]
     fitting, notes = fit_keys(typed)
-    cfg = compose(to_argv(fitting[0]))
+    cfg = compose(to_argv(fitting[0]), check=False)  # the task's own data may not suit this model
     own = compose([f"task={cfg.task.name}"]).defaults.model
     if cfg.defaults.model != own and not {"data", "experiment"} & set(picks):
         family = get_family(cfg.task.name)
-        suits = family.example_samples
-        samples = suits if gpu else max(1, suits // FEWER_ON_CPU)
+        samples = family.example_samples if gpu else max(1, family.example_samples // FEWER_ON_CPU)
         sizes = dict(size.split("=", 1) for size in (*family.example_data, f"data.batch_size={samples}"))
         fitting = [{**sizes, **one} for one in fitting]
     return {norm: compose(to_argv(one)) for norm, one in zip(norms, fitting, strict=True)}, notes
 
 
 def samples_of(cfg: DictConfig) -> int:
-    """In a step, on a device."""
+    """Returns the samples of a step on one device."""
     return int(cfg.data.batch_size or cfg.data.total_batch_size)
 
 
 class Runner:
-    """A net under one norm, eager and compiled.
+    """A model under one norm, eager and compiled.
 
     Args:
         cfg: composed with this norm.
     """
 
     def __init__(self, cfg: DictConfig, device: torch.device) -> None:
-        self.task = build_module(cfg, device).to(device)
-        self.task.log = _nothing  # type: ignore[method-assign]
-        dtype = set_precision(self.task, cfg.trainer.precision)
+        self.module = build_module(cfg, device).to(device)
+        vars(self.module)["log"] = lambda *_, **__: None  # Lightning's wants a trainer
+        dtype = set_precision(self.module, cfg.trainer.precision)
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
         if dtype is not None:
             self.autocast = partial(torch.autocast, device.type, dtype)
-        self.optimizer = self.task.make_optimizer(fused=device.type in ("cpu", "cuda"))
+        self.optimizer = self.module.make_optimizer(fused=device.type in ("cpu", "cuda"))
         for group in self.optimizer.param_groups:
             group["lr"] = 0.0
         torch.manual_seed(cfg.seed)
-        kept = next(self.task.model.parameters()).dtype
+        kept = next(self.module.model.parameters()).dtype
         batch = get_family(cfg.task.name).example_batch(cfg, samples_of(cfg))
-        self.batch = [one.to(device, kept if one.is_floating_point() else None) for one in batch]
+        self.batch = tuple(one.to(device, kept if one.is_floating_point() else None) for one in batch)
 
-    def case(self, step: str, how: str, calls: int = 1) -> Case:
-        trains = step == "training"
-        call = partial(self._run, self._train if trains else self._infer, how)
-        return Case(call, partial(self.task.model.train, trains), calls)
+    def case(self, timing: Timing, calls: int = 1) -> Case:
+        """Returns a case for `timing.step` as `timing.how`."""
+        trains = timing.step == "training"
+        call = partial(self._run, self._train if trains else self._infer, timing.how)
+        return Case(timing, call, partial(self.module.model.train, trains), calls)
 
     def saved(self, how: str) -> int:
-        self.task.model.train()
-        return saved_bytes(partial(self._run, self._loss, how), self.task.model.parameters())
+        self.module.model.train()
+        return saved_bytes(partial(self._run, self._loss, how), self.module.model.parameters())
 
     def compile(self) -> None:
-        parts = self.task.compiled_parts(self.task.model)
-        limits = torch._dynamo.config  # of a block's code, which all nets share
+        parts = self.module.compiled_parts(self.module.model)
+        limits = torch._dynamo.config  # for a block's code, which all models share
         limits.recompile_limit += VARIANTS * len(parts)
         limits.accumulated_recompile_limit += VARIANTS * len(parts)
         compile_parts(parts)
 
-    def _run(self, what: Callable[[], object], how: str, _: object = None) -> object:
+    def _run(self, function: Callable[[], object], how: str, _: object = None) -> object:
         with torch.compiler.set_stance("force_eager" if how == "eager" else "default"), self.autocast():
-            return what()
+            return function()
 
     def _loss(self) -> Tensor:
-        loss = self.task.training_step(tuple(self.batch), 0)
+        loss = self.module.training_step(self.batch, 0)
         assert isinstance(loss, Tensor)
         return loss
 
@@ -132,98 +110,76 @@ class Runner:
         loss = self._loss()
         with torch.autocast(loss.device.type, enabled=False):
             loss.backward()
-            self.task.configure_gradient_clipping(self.optimizer)
+            self.module.configure_gradient_clipping(self.optimizer)
             self.optimizer.step()
             self.optimizer.zero_grad()
-            if self.task.ema is not None:
-                update_average(self.task.ema, self.task.model, self.task.ema_decay)
+            if self.module.ema is not None:
+                update_average(self.module.ema, self.module.model, self.module.ema_decay)
 
     @torch.no_grad()
     def _infer(self) -> None:
-        self.task.model(*self.task.model_inputs(tuple(self.batch)))
+        self.module.model(*self.module.model_inputs(self.batch))
 
 
-def measure(
-    configs: dict[str, DictConfig],
-    device: torch.device,
-    compiles: bool,
-    seconds: float,
-    results: Results,
-    advance: Callable[[float], object],
-) -> None:
-    """Fills `results`. What the compiler cannot do, or memory cannot hold, is skipped.
+class ModelBenchmark(Benchmark):
+    """A model under each norm, eager and compiled.
 
     Args:
-        advance: told how many numbers are done.
+        argv: composes the config, without norm=.
     """
-    with _no_giving_up():
-        runners = _runners(configs, device, compiles, results, advance)
-        for step in STEPS:
-            calls = 10 if device.type == "cuda" else 1  # the host may then run ahead, as it does in training
-            cases = {Place(step, norm, how): one.case(step, how, calls) for (norm, how), one in runners.items()}
-            take_turns(cases, wall_clock, seconds, results.times, advance)
 
+    def __init__(self, options: Mapping[str, Any], argv: Sequence[str], device: torch.device) -> None:
+        self.configs, dropped = configs(argv, options["norm"], device)
+        cfg = next(iter(self.configs.values()))
+        self.name, self.samples = cfg.defaults.model, samples_of(cfg)
+        super().__init__({**options, "config": list(argv), "samples": self.samples}, device)
+        self.title = f"{self.name}, {self.samples} samples a step, {cfg.trainer.precision}"
+        peak = "; peak: held at most, with weights and optimiser" if device.type == "cuda" else ""
+        self.notes = [*dropped, f"saved: kept for backward by a training step, beside the parameters{peak}"]
+        self.hows = ["eager", "compiled"] if options["compile"] else ["eager"]
+        self.total = len(self.configs) * len(self.hows) * len(STEPS)
+        self.rate, self.units_per_sample = "samples_per_second", 1
 
-@contextmanager
-def _no_giving_up() -> Iterator[None]:
-    """A net that is eager in part is none of the compiled ones: for torch to give up is to fail."""
-    limits = torch._dynamo.config
-    kept = {key: getattr(limits, key) for key in ("recompile_limit", "accumulated_recompile_limit")}
-    with limits.patch({**kept, "fail_on_recompile_limit_hit": True}):
-        yield
+    def measure(self) -> None:
+        """Skips what the compiler cannot do or memory cannot hold."""
+        cases: list[Case] = []
+        limits = torch._dynamo.config
+        kept = {key: getattr(limits, key) for key in ("recompile_limit", "accumulated_recompile_limit")}
+        # A model of which some blocks stay eager is not a compiled one: to give up is to fail.
+        with limits.patch({**kept, "fail_on_recompile_limit_hit": True}):
+            for norm, cfg in self.configs.items():
+                runner = None  # frees the one before, where it is not kept
+                before = torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
+                for how in self.hows:
+                    try:
+                        runner = runner or Runner(cfg, self.device)
+                        cases += self._warm_cases(runner, norm, how, before)
+                    except Exception as error:
+                        if how == "eager" and not isinstance(error, torch.OutOfMemoryError):
+                            raise
+                        self.skipped[f"{norm} {how}"] = first_line(error)
+                if runner is not None:
+                    self.rate = f"{runner.module.unit}_per_second"
+                    self.units_per_sample = runner.module.units_per_sample
+            for step in STEPS:
+                here = [case for case in cases if case.timing.step == step]
+                take_turns(here, wall_clock, self.options["seconds"], self.timings, self.advance)
 
-
-def _runners(
-    configs: dict[str, DictConfig],
-    device: torch.device,
-    compiles: bool,
-    results: Results,
-    advance: Callable[[float], object],
-) -> dict[tuple[str, str], Runner]:
-    """Those that work, by norm and how."""
-    runners: dict[tuple[str, str], Runner] = {}
-    for norm, cfg in configs.items():
-        before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-        runner: Runner | None = None  # gives back the memory of the one before, if that is not kept
-        try:
-            runner = Runner(cfg, device)
-        except torch.OutOfMemoryError as error:
-            results.skip(norm, error)
-            advance((2 if compiles else 1) * len(STEPS))
-            continue
-        results.unit, results.units_per_sample = runner.task.unit, runner.task.units_per_sample
-        for how in ("eager", "compiled") if compiles else ("eager",):
-            if _works(runner, norm, how, device, before, results):
-                runners[norm, how] = runner
-            else:
-                advance(len(STEPS))
-    return runners
-
-
-def _works(runner: Runner, norm: str, how: str, device: torch.device, before: int, results: Results) -> bool:
-    """Runs every step twice, which compiles it, and notes what memory training takes."""
-    place = Place("training", norm, how)
-    try:
+    def _warm_cases(self, runner: Runner, norm: str, how: str, before: int) -> list[Case]:
+        """Runs every step twice, which compiles it, measures training's memory, and returns a case for each step."""
         if how == "compiled":
             runner.compile()
-        for step in STEPS:
-            case = runner.case(step, how)
-            for _ in range(2):
-                case.call(case.prepare())
-        results.saved[place] = runner.saved(how)
-    except Exception as error:
-        if how == "eager" and not isinstance(error, torch.OutOfMemoryError):
-            raise
-        results.skip(f"{norm} {how}", error)
-        return False
-    if device.type == "cuda":
-        held = torch.cuda.memory_allocated(device) - before
-        case = runner.case("training", how)
-        case.prepare()
-        peak = peak_bytes(lambda: case.call(None), device)
-        results.peak[place] = held + (peak or 0)
-    return True
+        calls = 10 if self.device.type == "cuda" else 1  # the host may then run ahead, as it does in training
+        cases = [runner.case(Timing("", step, norm, how), calls) for step in STEPS]
+        for case in cases:
+            case.once()
+            case.once()
+        saved = runner.saved(how)
+        peak = peak_bytes(cases[0].once, self.device, before)
+        for case in cases:
+            case.timing.saved, case.timing.peak = saved, peak
+        return cases
 
-
-def _nothing(*_: object, **__: object) -> None:
-    """Instead of self.log, which wants a trainer."""
+    def rows(self) -> list[Row]:
+        rate = self.samples * self.units_per_sample
+        return [row | {self.rate: rate / row["seconds"]} for row in common_rows(self.timings)]

@@ -1,35 +1,36 @@
-"""Every norm by itself: forward, backward and both, on tensors that the cache does not hold.
+"""Measures every norm by itself: forward, backward and both, on inputs that the cache does not hold.
 
-A forward pass over M tokens of width N and b bytes a number has to move 2 M N b bytes (read x, write y), a backward
-pass 3 M N b (read dy and x, write dx). That over the time is a rate, and its share of what copying a tensor reaches in
-the same run says how much of the machine is made use of, and how much could still be won.
+A forward pass over M tokens of width N with b bytes a number has to move 2 M N b bytes (read x, write y), a backward
+pass 3 M N b (read dy and x, write dx). The rate in bytes a second, compared with that of copying x, says how much of
+the machine a norm uses and how much could still be won.
 """
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...errors import UsageError
+from ...errors import UsageError, first_line
 from ...norms import make_norm
 from ...norms.registry import options_of
-from .memory import peak_bytes, saved_bytes
-from .report import Results
-from .rivals import RIVALS
-from .timing import Case, Clock, cache_bytes, take_turns
+from .report import Benchmark, Row, common_rows
+from .timing import Case, Clock, CudaClock, Timing, cache_bytes, peak_bytes, saved_bytes, take_turns, wall_clock
 
+TENSORS = {"forward": 2, "backward": 3, "both": 5}  # of x's size, that have to be read or written; a copy's are 2
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+ON_GPU = [(8192, 4096), (1024, 4096), (50432, 768), (16384, 1024), (65536, 384), (200000, 768), (2048, 64)]
+ON_CPU = [(2048, 768), (1024, 4096)]
 MOST_BUFFERS = 64
-MOST_CALLS = 16  # in a repetition: a GPU queues 1,024 launches, and a formula makes tens of them
-# Bytes of x that a repetition goes through; more on a GPU, so that starting it weighs less.
-AT_ONCE = {"cpu": 2**25, "cuda": 2**30}
-KERNELS = {"plain": "plain", "triton compiled": "triton"}  # ways that ask for one, where ours takes what suits
-COPIED = 2  # tensors of x's size, that copying x reads and writes
-TENSORS = {"forward": 2, "backward": 3, "both": 5}  # that a norm has to read or write
+MOST_CALLS = 16  # in a round: a GPU queues 1,024 launches, and a formula makes tens of them
+# Bytes of x that a round goes through; more on a GPU, so that starting it weighs less.
+BYTES_PER_ROUND = {"cpu": 2**25, "cuda": 2**30}
+KERNELS = {"plain": "plain", "triton compiled": "triton"}  # ways that ask for a kernel
 
 
 def dyt(x: Tensor, alpha: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ def batch_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return weight * centred * torch.rsqrt(centred.square().mean(0) + 1e-5) + bias
 
 
-# As they are written down and copied from one project to the next: what a fused norm is worth shows beside these.
+# As papers write them: a fused norm is worth what it gains over these.
 FORMULAS: dict[str, Callable[..., Tensor]] = {
     "bn": batch_norm,
     "derf": derf,
@@ -64,64 +65,37 @@ FORMULAS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is compared.
-
-    Args:
-        shapes: (tokens, width) each.
-        steps: of forward, backward and both.
-        compiles: whether torch.compile takes part.
-        seconds: of measuring, for each number.
-    """
-
-    norms: Sequence[str]
-    shapes: Sequence[tuple[int, int]]
-    steps: Sequence[str]
-    dtype: torch.dtype
-    device: torch.device
-    rivals: Sequence[str] = ()
-    compiles: bool = True
-    seconds: float = 0.2
-
-    def ways(self, norm: str) -> list[str]:
-        """In which `norm` can be computed."""
-        own = [*(["formula", "compiled"] if norm in FORMULAS else []), "ours", "ours compiled"]
-        if self.device.type == "cuda" and "kernel" in options_of(norm):
-            own += KERNELS
-        own = [how for how in own if self.compiles or not how.endswith("compiled")]
-        return own + [rival for rival in self.rivals if norm in RIVALS[rival].norms]
-
-    def __len__(self) -> int:
-        """How many numbers there will be, one of each table for the copy."""
-        return (1 + sum(len(self.ways(norm)) for norm in self.norms)) * len(self.shapes) * len(self.steps)
+def _liger(name: str, **options: Any) -> Callable[[int], nn.Module]:
+    return lambda dim: getattr(import_module("liger_kernel.transformers"), name)(dim, **options)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a number stands. Copying a tensor has no norm."""
-
-    shape: tuple[int, int]
-    step: str
-    norm: str
-    how: str
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One way of computing a norm."""
-
-    norm: str
-    how: str
-    call: Callable[[Tensor], Tensor]
-    parameters: Sequence[Tensor]
+# Other libraries' norms of a width, by the names here.
+RIVALS: dict[str, dict[str, Callable[[int], nn.Module]]] = {
+    "torch": {"ln": nn.LayerNorm, "rmsnorm": nn.RMSNorm},
+    "liger": {
+        "dyt": _liger("LigerDyT"),
+        "ln": _liger("LigerLayerNorm", bias=True),
+        "rmsnorm": _liger("LigerRMSNorm", in_place=False),  # in place it would overwrite dy, which others need
+    },
+}
 
 
-def entry(norm: str, how: str, dim: int, dtype: torch.dtype, device: torch.device) -> Entry:
-    """All of it in `dtype`: mixed dtypes would slow some norms down."""
+def obstacle(rival: str, device: torch.device) -> str:
+    """Returns why this library cannot take part, or nothing if it can."""
+    if rival == "liger" and find_spec("liger_kernel") is None:
+        return "not installed (pip install liger-kernel)"
+    if rival == "liger" and device.type != "cuda":
+        return f"needs an NVIDIA GPU, and this is {device}"
+    return ""
+
+
+def build(
+    norm: str, how: str, dim: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
+    """Returns a norm as a function, and its parameters. All are of `dtype`: mixed dtypes would slow some norms down."""
     if how in RIVALS:
-        module = RIVALS[how].norms[norm](dim).to(device=device, dtype=dtype)
-        return Entry(norm, how, module, list(module.parameters()))
+        module = RIVALS[how][norm](dim).to(device=device, dtype=dtype)
+        return module, list(module.parameters())
     options: dict[str, Any] = {"kernel": KERNELS[how]} if how in KERNELS else {}
     ours = make_norm(norm, dim, device=device, dtype=dtype, **options)
     call: Callable[[Tensor], Tensor] = ours
@@ -129,14 +103,11 @@ def entry(norm: str, how: str, dim: int, dtype: torch.dtype, device: torch.devic
     if norm in FORMULAS and how in ("formula", "compiled"):
         parameters = {name.rpartition(".")[2]: one.detach().to(dtype) for name, one in parameters.items()}
         call = partial(FORMULAS[norm], **{name: one.requires_grad_() for name, one in parameters.items()})
-    call = torch.compile(call, dynamic=False) if how.endswith("compiled") else call
-    return Entry(norm, how, call, [*parameters.values()])
+    return torch.compile(call, dynamic=False) if how.endswith("compiled") else call, [*parameters.values()]
 
 
 class Buffers:
-    """Inputs and gradients of the output, so many that the cache holds none of them when it is its turn.
-
-    Calls take them one after the other, whoever calls.
+    """Inputs and output gradients, so many that the cache holds none of them when its turn comes.
 
     Args:
         shape: tokens, width.
@@ -144,100 +115,111 @@ class Buffers:
 
     def __init__(self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> None:
         size = math.prod(shape) * dtype.itemsize
-        self.number = max(2, min(MOST_BUFFERS, math.ceil(2 * cache_bytes(device) / size)))
-        self.calls = min(MOST_CALLS, math.ceil(AT_ONCE.get(device.type, AT_ONCE["cuda"]) / size))
-        self.turn = itertools.cycle(range(self.number))
+        number = max(2, min(MOST_BUFFERS, math.ceil(2 * cache_bytes(device) / size)))
+        self.calls = min(MOST_CALLS, math.ceil(BYTES_PER_ROUND.get(device.type, 2**30) / size))
         kind: dict[str, Any] = {"dtype": dtype, "device": device, "generator": torch.Generator(device).manual_seed(0)}
-        self.x = [torch.randn(shape, **kind).requires_grad_() for _ in range(self.number)]
-        self.dy = [torch.randn(shape, **kind) for _ in range(self.number)]
+        self.x = [torch.randn(shape, **kind).requires_grad_() for _ in range(number)]
+        self.pairs = itertools.cycle([(x, torch.randn(shape, **kind)) for x in self.x])
 
-    def copy(self) -> Case:
-        """To memory that is allocated as a norm's output is, so that the cache helps both alike."""
-        return Case(torch.clone, lambda: self.x[next(self.turn)].detach(), self.calls)
+    def copy(self, timing: Timing) -> Case:
+        """Returns a case that copies x to new memory, as a norm's output is new."""
+        return Case(timing, torch.clone, lambda: next(self.pairs)[0].detach(), self.calls)
 
-    def case(self, entry: Entry, step: str) -> Case:
+    def case(self, timing: Timing, call: Callable[[Tensor], Tensor], parameters: Sequence[Tensor]) -> Case:
+        """Returns a case for `timing.step`. Backward gives the gradients of x and of every parameter."""
+
         def backward(x: Tensor, y: Tensor, dy: Tensor) -> object:
-            return torch.autograd.grad(y, [x, *entry.parameters], dy)
+            return torch.autograd.grad(y, [x, *parameters], dy)
 
-        def inputs() -> tuple[Tensor, Tensor]:
-            number = next(self.turn)
-            return self.x[number], self.dy[number]
+        def after_forward() -> tuple[Tensor, Tensor, Tensor]:
+            x, dy = next(self.pairs)
+            return x, call(x), dy
 
-        def ready() -> tuple[Tensor, Tensor, Tensor]:
-            x, dy = inputs()
-            return x, entry.call(x), dy
-
-        def both(x: Tensor, dy: Tensor) -> object:
-            y = entry.call(x)
+        def both(pair: tuple[Tensor, Tensor]) -> object:
+            x, dy = pair
+            y = call(x)
             return y, backward(x, y, dy)
 
-        if step == "forward":
-            return Case(entry.call, lambda: inputs()[0], self.calls)
-        if step == "backward":
-            return Case(lambda one: backward(*one), ready, self.calls)
-        return Case(lambda one: both(*one), inputs, self.calls)
+        if timing.step == "forward":
+            return Case(timing, call, lambda: next(self.pairs)[0], self.calls)
+        if timing.step == "backward":
+            return Case(timing, lambda inputs: backward(*inputs), after_forward, self.calls)
+        return Case(timing, both, lambda: next(self.pairs), self.calls)
 
 
-def measure(plan: Plan, clock: Clock, results: Results[Place], advance: Callable[[float], object]) -> None:
-    """Fills `results`, shape by shape; memory is that of step "both", its peak beyond x and dy.
+class NormBenchmark(Benchmark):
+    """Every norm in every way, for each shape; see main.py for the options."""
 
-    What a rival or a compiler cannot do, or memory cannot hold, is skipped; our own must not fail.
+    name = "norms"
+    rate = "percent_of_copy"
 
-    Args:
-        advance: told how many numbers are done.
-    """
-    for shape in plan.shapes:
-        torch.compiler.reset()  # or the compiler refuses the ninth shape
-        try:
-            _measure(shape, plan, clock, results, advance)
-        except torch.OutOfMemoryError as error:
-            results.skip(f"the rest of {shape[0]}x{shape[1]}", error)
+    def __init__(self, options: Mapping[str, Any], device: torch.device) -> None:
+        gpu = device.type == "cuda"
+        dtype = options["dtype"] or ("bf16" if gpu else "fp32")
+        self.shapes = options["shapes"] or (ON_GPU if gpu else ON_CPU)
+        super().__init__({**options, "dtype": dtype, "shapes": self.shapes}, device)
+        self.title, self.dtype = dtype, DTYPES[dtype]
+        self.notes = [
+            "% copy: the rate at which a pass moves the bytes that it has to, of the rate at which x is copied",
+            "saved: kept for backward, in sizes of x" + ("; peak: beyond x and dy" if gpu else ""),
+            *(["*: the host takes longer to launch it than this"] if gpu else []),
+        ]
+        self.skipped = {rival: why for rival in options["rivals"] if (why := obstacle(rival, device))}
+        x = torch.zeros(2, 4)
+        self.skipped |= {norm: "it returns its input" for norm in options["norm"] if make_norm(norm, 4)(x) is x}
+        self.ways = {norm: self._ways(norm) for norm in options["norm"] if norm not in self.skipped}
+        if not self.ways:
+            raise UsageError(
+                f"norm={','.join(options['norm'])}: it returns its input; choose one that computes something"
+            )
+        self.total = (1 + sum(map(len, self.ways.values()))) * len(self.shapes) * len(options["pass"])
 
+    def _ways(self, norm: str) -> list[str]:
+        ways = [*(["formula", "compiled"] if norm in FORMULAS else []), "ours", "ours compiled"]
+        if self.device.type == "cuda" and "kernel" in options_of(norm):
+            ways += KERNELS
+        ways = [how for how in ways if self.options["compile"] or not how.endswith("compiled")]
+        return ways + [one for one in self.options["rivals"] if one not in self.skipped and norm in RIVALS[one]]
 
-def _measure(
-    shape: tuple[int, int], plan: Plan, clock: Clock, results: Results[Place], advance: Callable[[float], object]
-) -> None:
-    buffers = Buffers(shape, plan.dtype, plan.device)
-    able = []
-    for norm in plan.norms:
-        for how in plan.ways(norm):
-            if (one := _working(norm, how, shape, buffers, results)) is not None:
-                able.append(one)
-            else:
-                advance(len(plan.steps))
-    for step in plan.steps:
-        cases = {Place(shape, step, one.norm, one.how): buffers.case(one, step) for one in able}
-        cases[Place(shape, step, "", "copy")] = buffers.copy()
-        take_turns(cases, clock, plan.seconds, results.times, advance)
+    def measure(self) -> None:
+        """Skips what a rival or a compiler cannot do and what memory cannot hold. The own norms must not fail."""
+        clock = CudaClock(self.device) if self.device.type == "cuda" else wall_clock
+        for tokens, width in self.shapes:
+            torch.compiler.reset()  # or the compiler refuses the ninth shape
+            try:
+                self._measure(tokens, width, clock)
+            except torch.OutOfMemoryError as error:
+                self.skipped[f"the rest of {tokens}x{width}"] = first_line(error)
 
+    def _measure(self, tokens: int, width: int, clock: Clock) -> None:
+        shape, steps = f"{tokens}x{width}", self.options["pass"]
+        buffers = Buffers((tokens, width), self.dtype, self.device)
+        cases = {step: [buffers.copy(Timing(shape, step, "", "copy"))] for step in steps}
+        for norm, ways in self.ways.items():
+            for how in ways:
+                try:
+                    call, parameters = build(norm, how, width, self.dtype, self.device)
+                    both = buffers.case(Timing(shape, "both", norm, how), call, parameters)
+                    both.once()  # compiles it
+                except Exception as error:  # of any kind: others wrote it
+                    if how == "ours":
+                        raise
+                    self.skipped[f"{norm} {how} at {shape}"] = first_line(error)
+                    continue
+                saved = saved_bytes(partial(call, buffers.x[0]), parameters)
+                peak = peak_bytes(both.once, self.device)
+                for step in steps:
+                    cases[step].append(buffers.case(Timing(shape, step, norm, how, saved, peak), call, parameters))
+        for step in steps:
+            take_turns(cases[step], clock, self.options["seconds"], self.timings, self.advance)
 
-def _working(norm: str, how: str, shape: tuple[int, int], buffers: Buffers, results: Results[Place]) -> Entry | None:
-    """This way of computing `norm`, having run once, which compiles it and tells what memory it takes."""
-    x = buffers.x[0]
-    try:
-        one = entry(norm, how, shape[1], x.dtype, x.device)
-        both = buffers.case(one, "both")
-        both.call(both.prepare())
-    except Exception as error:  # of any kind: it is not our code
-        if how == "ours":
-            raise
-        results.skip(f"{norm} {how} at {shape[0]}x{shape[1]}", error)
-        return None
-    place = Place(shape, "both", norm, how)
-    results.saved[place] = saved_bytes(lambda: one.call(x), one.parameters)
-    results.peak[place] = peak_bytes(lambda: both.call(both.prepare()), x.device)
-    return one
-
-
-def worth_measuring(norms: Sequence[str], skipped: dict[str, str]) -> list[str]:
-    """`norms` without those that compute nothing.
-
-    Raises:
-        UsageError: none is left.
-    """
-    x = torch.zeros(2, 4)
-    left = [norm for norm in norms if make_norm(norm, 4)(x) is not x]
-    if not left:
-        raise UsageError(f"norm={','.join(norms)}: it gives back its input; choose one that computes something")
-    skipped |= {norm: "it gives back its input" for norm in norms if norm not in left}
-    return left
+    def rows(self) -> list[Row]:
+        rows = common_rows(self.timings, "ours")
+        copies = {(row["group"], row["step"]): row["seconds"] for row in rows if row["how"] == "copy"}
+        for row in rows:
+            tokens, width = map(int, row["group"].split("x"))
+            tensors, copying = TENSORS[row["step"]] if row["norm"] else 2, copies.get((row["group"], row["step"]))
+            row |= {"tokens": tokens, "width": width, "x_bytes": tokens * width * self.dtype.itemsize}
+            row["bytes_per_second"] = tensors * row["x_bytes"] / row["seconds"]
+            row["percent_of_copy"] = 100 * tensors / 2 * copying / row["seconds"] if copying else None
+        return rows

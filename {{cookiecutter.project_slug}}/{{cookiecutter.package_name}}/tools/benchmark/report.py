@@ -1,88 +1,198 @@
-"""Where a benchmark leaves its results, and what has to be known to compare them with others."""
+"""Turns measurements into rows, and rows into tables, a figure and files."""
 
+import itertools
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
-from io import StringIO
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any, Generic
+from statistics import median
+from typing import Any
 
+import matplotlib
 import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+from rich import filesize
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ...errors import first_line
+from ...errors import require
 from ...runs import git_state, versions
-from ...utils import cpu_count, write_json, write_text
-from .rivals import RIVALS
-from .timing import Key, Times
+from ...utils import cpu_count, replace, write_json
+from .timing import Timing
 
-NARROWEST = 140  # characters, of what is no terminal
+Row = dict[str, Any]
+KEYS = ("group", "step", "norm", "how")  # that say what a row measures
+REFERENCE = "ln"  # the norm that others are compared with, where it takes part; else the first
+KERNELS = ("triton", "liger-kernel")  # packages whose version matters
+WIDTH = 140  # characters of a line, where no terminal has its own
+seconds_text = EngFormatter("s", places=2)
 
 
-@dataclass
-class Results(Generic[Key]):
-    """What was measured so far.
+class Benchmark:
+    """A set of measurements and what its report needs. Subclasses set the attributes and measure.
 
     Args:
-        saved: bytes that are kept for backward, beside the parameters.
-        peak: bytes that are held at most; None where PyTorch does not count them.
-        skipped: what was not measured, and why.
+        options: those of the command line, kept with the results.
     """
 
-    times: dict[Key, Times] = field(default_factory=dict)
-    saved: dict[Key, int] = field(default_factory=dict)
-    peak: dict[Key, int | None] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
+    name: str  # of its folder
+    title: str
+    rate: str  # the key of the column that stands beside a time
+    total: int  # numbers to measure
+    notes: Sequence[str]  # printed below the tables
 
-    def skip(self, what: str, error: Exception) -> None:
-        """For the first line of `error`."""
-        self.skipped[what] = first_line(error)
+    def __init__(self, options: Mapping[str, Any], device: torch.device) -> None:
+        self.options, self.device = options, device
+        self.timings: list[Timing] = []
+        self.skipped: dict[str, str] = {}
+        self.advance: Callable[[float], object] = lambda share: None
+
+    def measure(self) -> None:
+        """Fills `timings` and `skipped`, and calls `advance` with the share of a number that is done."""
+        raise NotImplementedError
+
+    def rows(self) -> list[Row]:
+        """Returns a row for each timing, with `rate`."""
+        raise NotImplementedError
+
+
+def common_rows(timings: Sequence[Timing], how: str | None = None) -> list[Row]:
+    """Returns a row for each timing, with its ratio to the reference computed as `how`, or as the timing itself."""
+    timings = [one for one in timings if one.seconds]
+    names = [one.norm for one in timings if one.norm]
+    reference = REFERENCE if REFERENCE in names else next(iter(names), "")
+    medians = {(one.group, one.step, one.norm, one.how): one.median for one in timings}
+    rows = []
+    for one in timings:
+        base = medians.get((one.group, one.step, reference, how or one.how)) if one.norm else None
+        row: Row = {key: getattr(one, key) for key in KEYS}
+        row |= {"seconds": one.median, "iqr": one.iqr, "rounds": len(one.seconds)}
+        row["launch_seconds"] = median(one.launching) if one.launching else None
+        row |= {"saved_bytes": one.saved, "peak_bytes": one.peak}
+        row |= {"ratio": one.median / base if base else None, "ratio_to": reference if base else None}
+        rows.append(row)
+    return rows
+
+
+def report(benchmark: Benchmark, folder: Path, machine: Mapping[str, Any], finished: bool) -> None:
+    """Prints tables and notes, and writes `table.txt`, `results.json` and `plot.png`.
+
+    Raises:
+        UsageError: nothing could be measured.
+    """
+    rows = benchmark.rows()
+    skipped = [f"{name}: {why}" for name, why in benchmark.skipped.items()]
+    if not rows:
+        folder.rmdir()
+        require(not finished, f"nothing could be measured: {'; '.join(skipped)}")
+        return
+    notes = [] if finished else ["stopped on the way: this is what was measured until then"]
+    notes += ["time: median ± half the distance of the quartiles in percent of it", *benchmark.notes]
+    notes += [f"skipped: {one}" for one in skipped]
+    console = Console(highlight=False, record=True)
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH)
+    for table in tables(rows, benchmark.title, benchmark.rate):
+        console.print(table)
+        console.print()
+    for note in notes:
+        console.print(Text(note), soft_wrap=True)
+    console.save_text(str(folder / "table.txt"))
+    content = {"benchmark": benchmark.name, "finished": finished, **machine}
+    content |= {
+        "settings": {**benchmark.options, "device": str(benchmark.device)},
+        "rows": rows,
+        "skipped": benchmark.skipped,
+    }
+    write_json(folder / "results.json", content)
+    plot(rows, benchmark.rate, f"{benchmark.title} on {machine['device']}", folder / "plot.png")
+    console.print(Text(f"written to {folder}"), soft_wrap=True)
 
 
 def conditions(device: torch.device) -> dict[str, Any]:
-    """Machine, versions and code. A load above 0 on a CPU says that others were at work when it began."""
-    machine = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "cpu": _cpu(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    """Returns machine, versions and commit. A load above 0 says that other programs ran at the beginning."""
+    cpu, threads = platform.processor() or platform.machine(), torch.get_num_threads()
+    if (file := Path("/proc/cpuinfo")).exists():
+        models = [line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
+        cpu = models[0].partition(":")[2].strip() if models else cpu
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{cpu}, threads={threads}",
         "cpus": cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "versions": versions() | {one.name: one.version for one in distributions() if one.name in KERNELS},
+        "git": git_state(),
     }
-    installed = {}
-    for package in ("triton", *(rival.package for rival in RIVALS.values())):
-        try:
-            installed[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {"machine": machine, "versions": versions() | installed, "git": git_state()}
 
 
-def write(folder: Path, content: Mapping[str, Any], tables: Sequence[Table], notes: Sequence[str]) -> None:
-    """Prints tables and notes, and writes `table.txt` and `results.json`."""
-    text = StringIO()
-    consoles = [Console(highlight=False), Console(file=text, highlight=False, width=NARROWEST)]
-    if not consoles[0].is_terminal:
-        consoles[0].width = max(consoles[0].width, NARROWEST)
-    for console in consoles:
-        for table in tables:
-            console.print(table)
-            console.print()
-        for note in notes:
-            console.print(Text(note), soft_wrap=True)
-    write_json(folder / "results.json", content)
-    write_text(folder / "table.txt", text.getvalue())
-    consoles[0].print(Text(f"written to {folder}"), soft_wrap=True)
+def tables(rows: Sequence[Row], title: str, rate: str) -> list[Table]:
+    """Returns a table for each group of rows, in which the steps stand side by side."""
+    made = []
+    steps = list(dict.fromkeys(row["step"] for row in rows))
+    memory = [key for key in ("saved_bytes", "peak_bytes") if any(row[key] is not None for row in rows)]
+    reference = next((row["ratio_to"] for row in rows if row["ratio_to"]), "")
+    rate_name = "% copy" if rate == "percent_of_copy" else rate.replace("_per_second", "/s")
+    names = ["norm", "as", *(name for step in steps for name in (step, rate_name, f"x {reference}"))]
+    names += [key.removesuffix("_bytes") for key in memory]
+    for group in dict.fromkeys(row["group"] for row in rows):
+        head = f"{group} {title}".strip()
+        table = Table(title=head, title_justify="left", title_style="bold", box=None, padding=(0, 1), pad_edge=False)
+        for name in names:
+            table.add_column(name, justify="left" if name in ("norm", "as") else "right", no_wrap=True)
+        here = [row for row in rows if row["group"] == group]
+        for norm, how in dict.fromkeys((row["norm"], row["how"]) for row in here):
+            found = {row["step"]: row for row in here if (row["norm"], row["how"]) == (norm, how)}
+            cells = [cell for step in steps for cell in _cells(found.get(step), rate)]
+            some = next(iter(found.values()))
+            cells += [_memory(some[key], some.get("x_bytes")) for key in memory]
+            table.add_row(norm, how, *cells, style="bold" if how == "ours" else "")
+        made.append(table)
+    return made
 
 
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+def _cells(row: Row | None, rate: str) -> list[str]:
+    """Returns time, rate and ratio; a star marks a time that the host needs longer to launch."""
+    if row is None:
+        return ["", "", ""]
+    star = "*" if (row["launch_seconds"] or 0) > row["seconds"] else ""
+    time = f"{seconds_text(row['seconds'])} ± {50 * row['iqr'] / row['seconds']:.0f}%{star}"
+    value, ratio = row[rate], row["ratio"]
+    decimals = 0 if value is None or value >= 100 or rate == "percent_of_copy" else 1
+    return [time, "" if value is None else f"{value:,.{decimals}f}", "" if ratio is None else f"{ratio:.3f}"]
+
+
+def _memory(size: int | None, x_bytes: int | None) -> str:
+    """Returns a size, in sizes of x where there is one."""
+    if size is None:
+        return ""
+    return f"{size / x_bytes:.2f} x" if x_bytes else filesize.decimal(size)
+
+
+def plot(rows: Sequence[Row], rate: str, title: str, path: Path) -> None:
+    """Draws a panel for each group and step, in it a line for each norm, and a dot for each way to compute it."""
+    rows = [row for row in rows if row["norm"] and row[rate] is not None]
+    if not rows:  # stopped before there was a copy to compare with
+        return
+    groups, steps, norms, hows = (list(dict.fromkeys(row[key] for row in rows)) for key in KEYS)
+    size = 2 + 3.4 * len(steps), 1.4 + (0.8 + 0.3 * len(norms)) * len(groups)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    panels = figure.subplots(len(groups), len(steps), sharex="col", sharey=True, squeeze=False)
+    for (group, step), panel in zip(itertools.product(groups, steps), panels.flat, strict=True):
+        for how, colour in zip(hows, matplotlib.color_sequences["tab10"], strict=False):
+            dots = [row for row in rows if (row["group"], row["step"], row["how"]) == (group, step, how)]
+            y = [norms.index(row["norm"]) for row in dots]
+            panel.scatter([row[rate] for row in dots], y, s=60 if how == "ours" else 30, color=colour, label=how)
+        panel.set_title(f"{group} {step}".strip(), loc="left", fontsize=10)
+        panel.set_yticks(range(len(norms)), norms)
+        panel.set_ylim(len(norms) - 0.5, -0.5)
+        panel.set_xlim(0, 1.1 * max(row[rate] for row in rows if row["step"] == step))
+        panel.grid(axis="y", alpha=0.4)
+        if rate == "percent_of_copy":
+            panel.axvline(100, color="grey", linewidth=1, linestyle=":")
+    figure.suptitle(f"{title}: {rate.replace('_', ' ')}")
+    handles, names = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    replace(path, lambda file: figure.savefig(file, format="png"))

@@ -1,150 +1,178 @@
-"""Time of calls, measured so that neither the cache nor the drift of the machine flatters any of them.
+"""Measures time and memory of calls.
 
-Not by `torch.utils.benchmark`, whose Timer repeats one statement on one input, nor by Triton's do_bench, which knows
-GPUs alone: here inputs are rotated, a forward pass stays outside the clock of its backward pass, what is compared takes
-turns, and a CPU is measured in the same way.
+`torch.utils.benchmark` repeats one statement on one input. Here inputs rotate, so that the cache does not hold them,
+and all cases take turns, so that what else the machine does slows all of them alike.
 """
 
 import os
 import random
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from statistics import median, quantiles
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
-FEWEST, MOST = 5, 200  # repetitions
+FEWEST, MOST = 5, 200  # rounds
 CPU_CACHE = 32 * 2**20  # bytes, where the system does not say
-Key = TypeVar("Key")
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is measured: `call` on each of `calls` inputs, which `prepare` makes before the clock starts."""
-
-    call: Callable[[Any], object]
-    prepare: Callable[[], Any] = lambda: None
-    calls: int = 1
 
 
 @dataclass
-class Times:
-    """Seconds of the repetitions of a case, in each of them all its calls together.
+class Timing:
+    """The measurements of one way to compute a norm or a model.
 
     Args:
-        launching: until the host had issued the calls, where that is told apart.
+        group: the table it belongs to: a shape, or nothing.
+        step: such as "forward".
+        norm: its name; empty for a copy.
+        how: such as "compiled".
+        saved: bytes kept for backward, without the parameters.
+        peak: bytes held at most; None where PyTorch does not count them.
+        seconds: of a call, by round.
+        launching: seconds until the host had issued a call, by round, where the device's time is measured.
     """
 
-    calls: int = 1
+    group: str
+    step: str
+    norm: str
+    how: str
+    saved: int | None = None
+    peak: int | None = None
     seconds: list[float] = field(default_factory=list)
     launching: list[float] = field(default_factory=list)
 
     @property
     def median(self) -> float:
-        """Seconds of one call."""
-        return median(self.seconds) / self.calls
+        return float(np.median(self.seconds))
 
     @property
     def iqr(self) -> float:
-        """From the first quartile to the third, of one call."""
-        if len(self.seconds) < 2:
-            return 0.0
-        first, _, third = quantiles(self.seconds, n=4, method="inclusive")
-        return (third - first) / self.calls
-
-    @property
-    def median_launching(self) -> float | None:
-        """Seconds that one call takes the host. Of a GPU that does its part faster, this is what binds."""
-        return median(self.launching) / self.calls if self.launching else None
+        """The distance between the quartiles."""
+        return float(np.subtract(*np.percentile(self.seconds, [75, 25])))
 
 
-Clock = Callable[[Case, Times], None]
+@dataclass(frozen=True)
+class Case:
+    """A function to measure: `call` on each of `calls` inputs, which `prepare` makes outside the measured time."""
+
+    timing: Timing
+    call: Callable[[Any], object]
+    prepare: Callable[[], Any] = lambda: None
+    calls: int = 1
+
+    def once(self) -> object:
+        return self.call(self.prepare())
 
 
-def wall_clock(case: Case, times: Times) -> None:
-    """As long as a user waits, all launches included: for a CPU, and for whole steps."""
+Clock = Callable[[Case], None]
+
+
+def wall_clock(case: Case) -> None:
+    """Measures the time that a user waits, launches included: for a CPU, and for whole training steps."""
     inputs = [case.prepare() for _ in range(case.calls)]
-    _synchronize()
+    synchronize = torch.accelerator.synchronize if torch.accelerator.is_available() else lambda: None
+    synchronize()
     start = perf_counter()
     for one in inputs:
         case.call(one)
-    _synchronize()
-    times.seconds.append(perf_counter() - start)
+    synchronize()
+    case.timing.seconds.append((perf_counter() - start) / case.calls)
 
 
 class CudaClock:
-    """By CUDA's events, as Triton's do_bench: how long the device is busy, however slowly the host launches.
+    """Measures the device's time by CUDA events, however slowly the host launches the kernels.
 
-    The cache is filled with something else before, by reading: what is written would have to leave it during the calls.
-    The device waits until the host is well ahead of it. What the calls return is kept until then: memory that is freed
-    and used again at once would be written to the cache alone.
+    First it fills the cache by reading something else; written data would have to leave the cache during the calls.
+    Outputs stay alive until the end: memory that is freed and used again at once would be written to the cache alone.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.waste = torch.zeros(cache_bytes(device) // 2, device=device)  # twice the cache in fp32
+        self.filler = torch.zeros(cache_bytes(device) // 2, device=device)  # twice the cache in fp32
         self.start, self.end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
 
-    def __call__(self, case: Case, times: Times) -> None:
+    def __call__(self, case: Case) -> None:
         inputs = [case.prepare() for _ in range(case.calls)]
         torch.cuda.synchronize()
-        self.waste.sum()
-        # Of the shortest time: a longer one may hold a wait for this very sleep, and each would make the next longer.
-        torch.cuda._sleep(int(3e9 * min(times.launching, default=0.0)))  # cycles: at most 2e9 are a second
+        self.filler.sum()
+        # The device sleeps until the host is ahead. The shortest launch counts: a longer one may include such a sleep.
+        torch.cuda._sleep(int(3e9 * case.calls * min(case.timing.launching, default=0.0)))  # cycles, 2e9 a second
         self.start.record()
         start = perf_counter()
         outputs = [case.call(one) for one in inputs]
         launching = perf_counter() - start
         self.end.record()
         self.end.synchronize()
-        times.seconds.append(self.start.elapsed_time(self.end) / 1000)
-        times.launching.append(launching)
+        case.timing.seconds.append(self.start.elapsed_time(self.end) / 1000 / case.calls)
+        case.timing.launching.append(launching / case.calls)
         del outputs
 
 
 def take_turns(
-    cases: Mapping[Key, Case],
+    cases: Sequence[Case],
     clock: Clock,
     seconds: float,
-    times: MutableMapping[Key, Times],
-    advance: Callable[[float], object],
+    timings: list[Timing],
+    advance: Callable[[float], object] = lambda share: None,
 ) -> None:
-    """Measures all cases in turns, A B C, B A C, so that whatever else the machine does hits all alike.
-
-    Every round has an order of its own: a case finds the caches and the heap as the one before it left them, and that
-    should not always be the same one.
+    """Measures all cases in rounds, in an order that changes, because a case finds the cache as the last one left it.
 
     Args:
-        cases: that have run before, and so are compiled.
-        seconds: for one of them, on average; but each is repeated FEWEST times at least.
-        times: filled on the way, for whoever stops it.
-        advance: told after every turn what share of a case is done.
+        cases: have run before, and so are compiled.
+        seconds: per case on average; each is measured FEWEST times at least.
+        timings: gets those of the cases, which fill on the way.
+        advance: called with the share of a case that is done.
     """
-    warm = {key: Times(case.calls) for key, case in cases.items()}
-    for key, case in cases.items():
-        clock(case, warm[key])
-        clock(case, warm[key])
-    once = sum(one.seconds[-1] for one in warm.values())
+    for case in cases:
+        clock(case)
+        clock(case)
+    once = sum(case.timing.seconds[-1] * case.calls for case in cases)
     rounds = max(FEWEST, min(MOST, round(seconds * len(cases) / max(once, 1e-9))))
-    for key, one in warm.items():
-        times[key] = Times(one.calls, [], one.launching[-1:])
-    order, generator = list(cases.items()), random.Random(0)
+    for case in cases:
+        case.timing.seconds.clear()
+        del case.timing.launching[:-1]
+        timings.append(case.timing)
+    order, generator = list(cases), random.Random(0)
     for _ in range(rounds):
         generator.shuffle(order)
-        for key, case in order:
-            clock(case, times[key])
+        for case in order:
+            clock(case)
             advance(1 / rounds)
 
 
 def cache_bytes(device: torch.device) -> int:
-    """Of the last-level cache."""
+    """Returns the size of the last-level cache."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).L2_cache_size)
-    known = os.sysconf_names if hasattr(os, "sysconf_names") else {}  # not on Windows
-    return max(os.sysconf("SC_LEVEL3_CACHE_SIZE"), 0) or CPU_CACHE if "SC_LEVEL3_CACHE_SIZE" in known else CPU_CACHE
+    names = getattr(os, "sysconf_names", {})  # not on Windows
+    return max(0, os.sysconf("SC_LEVEL3_CACHE_SIZE") if "SC_LEVEL3_CACHE_SIZE" in names else 0) or CPU_CACHE
 
 
-def _synchronize() -> None:
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
+def saved_bytes(forward: Callable[[], object], parameters: Iterable[Tensor]) -> int:
+    """Returns the bytes that autograd keeps until backward, the input included, without the parameters.
+
+    Counts storages, so that a tensor which two operations save counts once.
+    """
+    own = {one.untyped_storage().data_ptr() for one in parameters}
+    kept: dict[int, Tensor] = {}  # alive until all is counted, or an address would be used twice
+
+    def note(tensor: Tensor) -> Tensor:
+        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor.detach())
+        return tensor
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        result = forward()
+    del result
+    return sum(one.untyped_storage().nbytes() for address, one in kept.items() if address not in own)
+
+
+def peak_bytes(step: Callable[[], object], device: torch.device, before: int | None = None) -> int | None:
+    """Returns the bytes held at most during `step`, beyond `before` or those held now; None without CUDA."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device) if before is None else before
+    step()
+    return torch.cuda.max_memory_allocated(device) - before
