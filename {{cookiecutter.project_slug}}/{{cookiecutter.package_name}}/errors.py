@@ -21,12 +21,12 @@ def require(holds: bool, message: str) -> None:
 
 @contextmanager
 def translate_errors(section: str = "") -> Iterator[None]:
-    """Turns a ValueError or TypeError of the code inside into a UsageError that names the section, if given."""
+    """Turns OSError, TypeError and ValueError of the code inside into a UsageError that names the section, if given."""
     try:
         yield
     except UsageError:
         raise
-    except (TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise UsageError(f"{section}: {first_line(error)}".removeprefix(": ")) from error
 
 

@@ -27,7 +27,7 @@ from .config import plain
 from .data import get_kind
 from .data.base import DataModule
 from .distributed import EqualForwards, ShardedStrategy, check_shardable, device_list, process_count, split_batch
-from .errors import Diverged, UsageError, require
+from .errors import Diverged, UsageError, require, translate_errors
 from .loggers import build_loggers
 from .models import get_family
 from .models.base import BaseModule
@@ -201,12 +201,8 @@ def build_data(cfg: DictConfig) -> DataModule:
     kind = get_kind(settings.pop("module"))
     total, per_device = settings.pop("total_batch_size"), settings["batch_size"]
     settings["batch_size"], _ = split_batch(total, per_device, process_count(cfg.trainer))
-    try:
+    with translate_errors("data"):
         data = kind.build(seed=cfg.seed, **settings)
-    except UsageError:
-        raise
-    except (OSError, ValueError) as error:
-        raise UsageError(f"data: {error}") from error
     cfg.data.update(data.found)
     return data
 

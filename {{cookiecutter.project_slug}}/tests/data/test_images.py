@@ -21,7 +21,7 @@ from {{cookiecutter.package_name}}.data.images import Images, pixels, stratified
 from {{cookiecutter.package_name}}.errors import UsageError
 
 DIGITS: dict[str, Any] = {
-    "name": "digits",
+    "dataset": "digits",
     "img_size": 8,
     "in_chans": 1,
     "num_classes": 10,
@@ -39,7 +39,7 @@ def digits(**options) -> Images:
 
 
 def folder(root: Path, **options) -> Images:
-    return Images(**{"name": "folder", **SMALL, "root": str(root), **options})
+    return Images(**{"dataset": "folder", **SMALL, "root": str(root), **options})
 
 
 def batches(data: Images, epoch: int = 0, count: int = 3) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -229,15 +229,12 @@ def test_hugging_face_data_sets(tmp_path):
     pytest.importorskip("datasets")
     write_images(tmp_path / "images" / "train")
     write_images(tmp_path / "images" / "validation", count=2)
-    options: dict[str, Any] = {"name": f"hfds/{tmp_path / 'images'}", "test_fraction": 0.1}
+    options: dict[str, Any] = {"dataset": f"hfds/{tmp_path / 'images'}", "test_fraction": 0.1}
     data = folder(tmp_path / "cache", **options)
     assert data.class_names == ["cat", "dog", "owl"]
     assert data.sizes == {"train": 27, "val": 6, "test": 3}
     check_classes(data)
-    assert same(
-        batches(data),
-        batches(folder(tmp_path / "cache", name=f"hfds/{tmp_path / 'images'}", test_fraction=0.1, workers=1)),
-    )
+    assert same(batches(data), batches(folder(tmp_path / "cache", **options, workers=1)))
 
 
 def test_webdataset_files_with_random_access(tmp_path):
@@ -251,7 +248,7 @@ def test_webdataset_files_with_random_access(tmp_path):
                 entry = tarfile.TarInfo(f"{number:03}.{suffix}")
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
-    options: dict[str, Any] = {"name": f"hfds/{tmp_path / 'shards'}", "input_key": "png", "target_key": "cls"}
+    options: dict[str, Any] = {"dataset": f"hfds/{tmp_path / 'shards'}", "input_key": "png", "target_key": "cls"}
     data = folder(tmp_path / "cache", **options, val_fraction=0.25, test_fraction=0.25)
     assert data.class_names == ["0", "1", "2"]
     assert data.sizes == {"train": 6, "val": 3, "test": 3}
@@ -302,9 +299,9 @@ def test_folders_that_are_not_as_expected(tmp_path, layout):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"name": "wds/photos"}, "stream"),
-        ({"name": "torch/nothing"}, "nothing"),
-        ({"name": "folder"}, "root is not set"),
+        ({"dataset": "wds/photos"}, "stream"),
+        ({"dataset": "torch/nothing"}, "nothing"),
+        ({"dataset": "folder"}, "root is not set"),
         ({"num_classes": 7}, "10 classes"),
         ({"batch_size": 127, "mixup": MIXUP}, "even number"),
         ({"val_fraction": 0.5, "test_fraction": 0.6}, "to train on"),

@@ -108,7 +108,7 @@ class Images(DataModule):
 
     def __init__(
         self,
-        name: str,
+        dataset: str,
         img_size: int,
         in_chans: int,
         num_classes: int,
@@ -131,7 +131,7 @@ class Images(DataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, workers, pin_memory, seed)
-        sources = load(name, root, download, input_key, target_key)
+        sources = load(dataset, root, download, input_key, target_key)
         if "val" in sources and not test_fraction:
             # As in papers on ImageNet, whose test labels are not public.
             sources.setdefault("test", sources["val"])
@@ -139,7 +139,7 @@ class Images(DataModule):
         self.class_names = sources["train"].class_names
         self.num_classes = len(self.class_names)
         if num_classes not in (0, self.num_classes):
-            where = f"{name} in {root}" if root else name
+            where = f"{dataset} in {root}" if root else dataset
             raise ValueError(f"{where} has {self.num_classes} classes, not num_classes={num_classes}; 0 counts them")
         self.img_size, self.in_chans = img_size, in_chans
         self.train_transform, self.eval_transform = image_transforms(
@@ -268,7 +268,7 @@ def folder_splits(root: str) -> dict[str, Path]:
 
 
 def _folder(path: Path) -> Source:
-    """The images below a folder, or in a tar file; the class of an image is the name of its folder."""
+    """Returns the images below a folder, or in a tar file; the class of an image is the name of its folder."""
     if path.suffix != ".tar":
         dataset = create_dataset("", str(path), search_split=False)
         classes, targets = dataset.reader.class_to_idx, [target for _, target in dataset.reader.samples]

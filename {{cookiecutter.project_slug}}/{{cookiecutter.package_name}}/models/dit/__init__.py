@@ -32,7 +32,7 @@ def build_module(model: nn.Module, cfg: DictConfig, **base: Any) -> DiTModule:
     data, task = plain(cfg.data), plain(cfg.task)
     objective, kind, quality = objectives.build(**plain(cfg.objective)), get_kind(data["module"]), task["quality"]
     assert kind.pixels is not None
-    if quality["n"] and kind.shows_pixels is not None and not kind.shows_pixels(data):
+    if quality["n"] and not kind.shows_pixels(data):
         raise ValueError(f"quality.n={quality['n']}: these data are not decoded to images; set their vae, or take n=0")
     objectives.check_sampler(objective, quality["steps"], quality["sampler"])
     objectives.check_sampler(objective, task["samples"]["steps"], "")
@@ -59,7 +59,7 @@ def _statistics_file(runs: str, kind: Kind, data: Mapping[str, Any], quality: Ma
     ignored = ("augment", "batch_size", "download", "hflip", "mixup", "pin_memory", "total_batch_size", "workers")
     settings = {key: value for key, value in data.items() if key not in ignored}
     weights = Path(quality["weights"]).expanduser()
-    state = [kind.identity(data) if kind.identity else "", stamp(weights) if weights.is_file() else None]
+    state = [kind.identity(data), stamp(weights) if weights.is_file() else None]
     text = json.dumps([settings, state, quality["features"], quality["weights"]], sort_keys=True)
     return Path(runs) / ".statistics" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.pt"
 
