@@ -54,7 +54,7 @@ def test_ones_own_norm_passes_the_projects_ci(project: Path, tmp_path_factory: p
         "pytest",
         "-k",
         "hardtanh or config_agrees",
-        *map(str, (project / "tests" / "norms").glob("test_norms*")),
+        *map(str, (project / "tests" / "norms").glob("test_registry*")),
     )
     assert re.search(r"\b[2-9]\d passed", said), said
 

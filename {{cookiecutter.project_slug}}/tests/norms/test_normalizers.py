@@ -5,25 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from {{cookiecutter.package_name}}.norms import make_norm
-
-DIM = 8
-
-
-def build(name: str, **options: Any) -> Any:
-    return make_norm(name, DIM, **options)
-
-
-def tokens(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return (3 * torch.randn(*shape, generator=torch.Generator().manual_seed(0)) + 1).to(dtype)
-
-
-def randomize_(norm: Any) -> Any:
-    for parameter in norm.parameters():
-        parameter.data = torch.rand(parameter.shape, generator=torch.Generator().manual_seed(1)) + 0.5
-    return norm
+from .common import DIM, build, randomize_, tokens
 
 
 def test_ln_and_rmsnorm_are_their_formulas():
@@ -66,11 +50,11 @@ def test_bn_keeps_its_statistics_in_fp32(dtype):
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_bn_becomes_sync_batch_norm(bias):
-    net: Any = nn.Sequential(nn.Linear(DIM, DIM), randomize_(build("bn", bias=bias)))
-    net(tokens(2, 3, DIM))
-    expected = copy.deepcopy(net)
-    net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
-    assert isinstance(net[1].bn, nn.SyncBatchNorm)
-    assert net.state_dict().keys() == expected.state_dict().keys()
-    torch.testing.assert_close(net.eval()(tokens(2, 3, DIM)), expected.eval()(tokens(2, 3, DIM)))
-    assert net.to(torch.bfloat16)[1].bn.running_var.dtype == torch.float32
+    model: Any = nn.Sequential(nn.Linear(DIM, DIM), randomize_(build("bn", bias=bias)))
+    model(tokens(2, 3, DIM))
+    expected = copy.deepcopy(model)
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert isinstance(model[1].bn, nn.SyncBatchNorm)
+    assert model.state_dict().keys() == expected.state_dict().keys()
+    torch.testing.assert_close(model.eval()(tokens(2, 3, DIM)), expected.eval()(tokens(2, 3, DIM)))
+    assert model.to(torch.bfloat16)[1].bn.running_var.dtype == torch.float32

@@ -10,12 +10,13 @@ import timm
 import torch
 import torchvision
 from omegaconf import OmegaConf
-from torch import Tensor, nn
+from torch import nn
 
 from {{cookiecutter.package_name}} import norms
 from {{cookiecutter.package_name}}.norms import DyT, PointwiseNorm, make_norm, register, registry
 
-DIM = 8
+from .common import DIM, build, randomize_, tokens
+
 CONFIGS = {path.stem: path for path in (Path(__file__).parents[2] / "configs" / "norm").glob("*.yaml")}
 PARAMETERS = {  # of the norms that came with the project, as checkpoints have them
     "bn": ["bn.weight", "bn.bias"],
@@ -35,22 +36,8 @@ def own_registry(monkeypatch):
     monkeypatch.setattr(registry, "_classes", dict(registry._classes))
 
 
-def build(name: str, **options: Any) -> Any:
-    return make_norm(name, DIM, **options)
-
-
-def tokens(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return (3 * torch.randn(*shape, generator=torch.Generator().manual_seed(0)) + 1).to(dtype)
-
-
 def scalars_of(norm: nn.Module) -> list[str]:
     return list(norm.scalars) if isinstance(norm, PointwiseNorm) else []
-
-
-def randomize_(norm: Any) -> Any:
-    for parameter in norm.parameters():
-        parameter.data = torch.rand(parameter.shape, generator=torch.Generator().manual_seed(1)) + 0.5
-    return norm
 
 
 def test_every_norm_has_a_config():
@@ -133,63 +120,6 @@ def test_meta_device_then_materialised(name):
     torch.testing.assert_close(dict(norm.state_dict()), dict(fresh.state_dict()))
 
 
-def test_none_is_the_identity():
-    x = tokens(2, 3, DIM)
-    assert build("none")(x) is x
-
-
-LAYERS: dict[str, Any] = {
-    "class": DyT,
-    "partial of a class": partial(DyT, alpha0=0.8),
-    "make_norm by keyword": partial(make_norm, name="dyt", alpha0=0.8),
-}
-
-
-@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
-def test_timm_takes_it_as_norm_layer(layer):
-    model: Any = timm.create_model("vit_tiny_patch16_224", norm_layer=layer, depth=1, img_size=32)
-    assert [type(norm) for norm in (model.blocks[0].norm1, model.blocks[0].norm2, model.norm)] == [DyT] * 3
-    assert model.norm.alpha.item() == pytest.approx(0.5 if layer is DyT else 0.8)
-    assert model(torch.zeros(1, 3, 32, 32)).isfinite().all()
-
-
-@pytest.mark.parametrize("layer", [*LAYERS.values(), partial(make_norm, "dyt")], ids=[*LAYERS, "make_norm"])
-def test_torchvision_and_a_users_own_model_take_it_as_norm_layer(layer):
-    model = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16, norm_layer=layer)
-    assert sum(isinstance(module, DyT) for module in model.modules()) == 3
-    model(torch.zeros(1, 3, 32, 32)).sum().backward()
-    assert isinstance(layer(DIM, eps=1e-6, device="meta", dtype=torch.bfloat16), DyT)
-
-
-def test_a_partial_that_timm_takes_apart_says_how_to_write_it():
-    with pytest.raises(TypeError, match='name="dyt"'):
-        timm.create_model("vit_tiny_patch16_224", norm_layer=partial(make_norm, "dyt"))
-
-
-@each_norm
-def test_every_norm_takes_eps_and_both_orders(name):
-    assert repr(make_norm(DIM, name=name, eps=0.25)) == repr(build(name, eps=0.25))
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "error"),
-    [
-        ("dty", {}, ValueError),
-        ("dyt", {"alpha": 1.0}, TypeError),
-        ("none", {"momentum": 0.1}, TypeError),
-        ("dyt", {"site": "mlp"}, ValueError),
-        ("dyt", {"alpha0_by_site": {"mlp": 1.0}}, ValueError),
-        ("dyt", {"alpha0": 0.0}, ValueError),
-        ("derf", {"alpha0": float("nan")}, ValueError),
-        ("dyt", {"site": "ffn", "alpha0_by_site": {"ffn": 0}}, ValueError),
-        ("dyt", {"kernel": "foo"}, ValueError),
-    ],
-)
-def test_refusals(name, options, error):
-    with pytest.raises(error):
-        build(name, **options)
-
-
 OWN_NORM = """
 from torch import nn
 
@@ -218,10 +148,46 @@ def test_a_file_in_the_folder_is_a_norm(own_registry, monkeypatch, tmp_path):
     assert norms.is_norm(build("scaled"))
 
 
-def test_what_cannot_be_registered(own_registry):
-    class Silent(nn.Identity):
-        pass
+LAYERS: dict[str, Any] = {
+    "class": DyT,
+    "partial of a class": partial(DyT, alpha0=0.8),
+    "make_norm by keyword": partial(make_norm, name="dyt", alpha0=0.8),
+    "make_norm by position": partial(make_norm, "dyt"),
+}
 
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+def test_timm_and_torchvision_take_it_as_norm_layer(layer):
+    model = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16, norm_layer=layer)
+    assert sum(isinstance(module, DyT) for module in model.modules()) == 3
+    assert isinstance(layer(DIM, eps=1e-6, device="meta", dtype=torch.bfloat16), DyT)
+    create: Any = partial(timm.create_model, "vit_tiny_patch16_224", norm_layer=layer, depth=1, img_size=32)
+    if layer is LAYERS["make_norm by position"]:  # timm drops positional arguments
+        with pytest.raises(TypeError, match='name="dyt"'):
+            create()
+        return
+    assert [type(norm) for norm in (create().blocks[0].norm1, create().norm)] == [DyT] * 2
+    assert create().norm.alpha.item() == pytest.approx(0.5 if layer is DyT else 0.8)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error"),
+    [
+        ("dty", {}, ValueError),
+        ("dyt", {"alpha": 1.0}, TypeError),
+        ("dyt", {"site": "mlp"}, ValueError),
+        ("dyt", {"alpha0_by_site": {"mlp": 1.0}}, ValueError),
+        ("dyt", {"alpha0": 0.0}, ValueError),
+        ("derf", {"alpha0": float("nan")}, ValueError),
+        ("dyt", {"kernel": "foo"}, ValueError),
+    ],
+)
+def test_refusals(name, options, error):
+    with pytest.raises(error):
+        build(name, **options)
+
+
+def test_what_cannot_be_registered(own_registry):
     class Narrow(nn.Identity):
         normalizes = False
 
@@ -229,12 +195,11 @@ def test_what_cannot_be_registered(own_registry):
             super().__init__()
 
     with pytest.raises(TypeError, match="normalizes"):
-        register("silent")(Silent)
-    with pytest.raises(TypeError, match="site, affine, bias"):
+        register("silent")(type("Silent", (nn.Identity,), {}))
+    with pytest.raises(TypeError, match="affine"):
         register("narrow")(Narrow)
     with pytest.raises(ValueError, match="NoNorm"):
         register("none")(DyT)
     with pytest.raises(ValueError, match="identifier"):
         register("my-norm")
-    assert register("dyt")(DyT) is DyT
     assert norms.names() == sorted(CONFIGS)

@@ -1,0 +1,24 @@
+"""Norms and inputs that the tests of this folder share."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from {{cookiecutter.package_name}}.norms import make_norm
+
+DIM = 8
+
+
+def build(name: str, **options: Any) -> Any:
+    return make_norm(name, DIM, **options)
+
+
+def tokens(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return (3 * torch.randn(*shape, generator=torch.Generator().manual_seed(0)) + 1).to(dtype)
+
+
+def randomize_(norm: Any) -> Any:
+    for parameter in norm.parameters():
+        parameter.data = torch.rand(parameter.shape, generator=torch.Generator().manual_seed(1)) + 0.5
+    return norm
