@@ -40,7 +40,6 @@ class NormLlamaForCausalLM(LlamaForCausalLM):
             layer.input_layernorm = norm(config.hidden_size)
             layer.post_attention_layernorm = norm(config.hidden_size)
             if config.qk_norm:
-                config.sliding_window = None
                 layer.self_attn = Qwen3Attention(config, index)
                 layer.self_attn.q_norm = norm(layer.self_attn.head_dim)
                 layer.self_attn.k_norm = norm(layer.self_attn.head_dim)
