@@ -20,9 +20,9 @@ FAMILIES = {
     ("vit",): ["{package}/models/vit", "tests/models/vit", "configs/*/vit.yaml", "configs/*/vit_*.yaml", "docs/vit*"],
     ("dit",): [
         *("{package}/models/dit", "tests/models/dit", "configs/*/dit.yaml", "configs/*/dit_*.yaml", "docs/dit*"),
-        *("configs/objective", "configs/data/latents.yaml", "{package}/data/latents*", "tests/data/*latents*"),
-        *("{package}/tools/prepare/latents.py", "{package}/tools/prepare/encode.py"),
-        "tests/tools/prepare/test_prepare_latents.py",
+        *("configs/objective", "configs/data/latents.yaml", "{package}/data/latents.py", "{package}/data/vae.py"),
+        *("tests/data/*latents*", "tests/data/test_vae.py"),
+        *("{package}/tools/prepare/latents.py", "tests/tools/prepare/test_prepare_latents.py"),
     ],
     ("llm",): [
         *("{package}/models/llm", "tests/models/llm", "configs/*/llm.yaml", "configs/*/llm_*.yaml", "docs/llm*"),

@@ -14,7 +14,7 @@ SCALE, SHIFT = 0.5, 0.1
 
 
 def written(root: Path, deviation: float = 0.5) -> dict[str, np.ndarray]:
-    """Makes a folder of shards by hand, and returns what is in each split (N, 2, 2, C, h, w)."""
+    """Writes a folder of shards, and returns the contents of each split (N, 2, 2, C, h, w)."""
     random = np.random.default_rng(0)
     meta: dict[str, Any] = {"format": 1, "shape": SHAPE, "scaling_factor": SCALE, "shift_factor": SHIFT, "splits": {}}
     meta |= {"vae": str(root / "autoencoder"), "img_size": 16, "classes": ["cat", "dog", "eel"]}
@@ -43,6 +43,6 @@ def save_vae(folder: Path, **options: Any) -> Any:
     torch.manual_seed(0)
     small = {"block_out_channels": (4, 8), "norm_num_groups": 2, "layers_per_block": 1, "latent_channels": 4}
     ends = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    net: Any = AutoencoderKL(**{**small, **ends, "scaling_factor": 0.5, "shift_factor": 0.1, **options})
-    net.save_pretrained(folder)
-    return net.eval()
+    model: Any = AutoencoderKL(**{**small, **ends, "scaling_factor": 0.5, "shift_factor": 0.1, **options})
+    model.save_pretrained(folder)
+    return model.eval()

@@ -1,6 +1,5 @@
 """A run on latents from its images to a grid of samples."""
 
-import re
 import shutil
 from pathlib import Path
 
@@ -57,17 +56,16 @@ def test_training_evaluation_and_samples(argv: list[str], tmp_path: Path, capsys
         with Image.open(run / f"samples-{number}.png") as picture:
             assert (picture.convert("RGB").tobytes() == decoded) == same
 
-    away = rf"meta\.json: vae={re.escape(str(tmp_path / 'vae'))}: there is no such folder; "
     measured = [f"checkpoint={run}", "trainer=cpu"]
-    for script, key, arguments in ((evaluate, "data.vae", measured), (sample, "vae", drawn)):
-        with pytest.raises(UsageError, match=rf"{away}.*; {key}=FOLDER, or .*{key}=none shows channels") as refusal:
+    for script, arguments in ((evaluate, measured), (sample, drawn)):
+        with pytest.raises(UsageError, match=r"vae=FOLDER.*vae=none") as refusal:
             script.main(arguments)
         assert "\n" not in str(refusal.value)
     assert not (run / "samples-4.png").exists()
-    with pytest.raises(UsageError, match=rf"{away}.*data\.vae=none shows channels"):
+    with pytest.raises(UsageError, match="vae=none"):
         fit.train(compose([*argv, f"runs={tmp_path / 'none'}"]))
     assert not (tmp_path / "none").exists()
-    moved = evaluate.main([f"checkpoint={run}", "trainer=cpu", f"data.vae={tmp_path / 'moved'}"])
+    moved = evaluate.main([*measured, f"data.vae={tmp_path / 'moved'}"])
     assert moved == pytest.approx(evaluated, rel=1e-6)
 
 

@@ -44,9 +44,9 @@ def get_kind(name: str) -> Kind:
 {%- endif %}
 {%- if dit %}
     if name == "latents":
-        from . import latents, latents_pixels
+        from . import latents, vae
 
-        return Kind(latents.Latents, latents_pixels.pixels, latents_pixels.shows_pixels, latents_pixels.identity)
+        return Kind(latents.Latents, vae.pixels, vae.shows_pixels, vae.identity)
 {%- endif %}
 {%- if llm %}
     if name == "tokens":

@@ -7,9 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 from ...cli import Options, print_options, read_options
-from ...errors import UsageError
+from ...config import COUNT, SEED, Check, between, share
+from ...errors import UsageError, translate_errors
 
 USAGE = "python prepare.py {{ "source=<text>" if llm }}{{ "|" if llm and dit }}{{ "images=<folder>" if dit }} out=<folder> [key=value ...]"
+
+CONSTRAINTS: dict[str, Check] = {
+    **dict.fromkeys(("img_size", "batch_size", "shard"), COUNT),
+    "val_fraction": share(),
+    "split_seed": SEED,
+    "workers": between(0, 1024),
+}
 
 
 def main(argv: list[str]) -> None:
@@ -29,8 +37,12 @@ def main(argv: list[str]) -> None:
         raise UsageError(f"expected {' or '.join(f'{key}=...' for key in kinds)}; --help lists the keys")
     _, run, options = kinds[given[0]]
     values = read_options(argv, options)
+    for key in CONSTRAINTS.keys() & values.keys():
+        if wrong := CONSTRAINTS[key](values[key], values):
+            raise UsageError(f"{key}={values[key]}: {wrong}")
     try:
-        run(**values)
+        with translate_errors():
+            run(**values)
     except KeyboardInterrupt:
         print("interrupted: the same command continues", file=sys.stderr)
         raise

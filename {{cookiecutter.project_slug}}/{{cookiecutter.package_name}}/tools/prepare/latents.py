@@ -1,26 +1,24 @@
-"""What `prepare.py images=` does: image folders become a folder of latents with a meta.json, the last file written."""
+"""Preparation of latents: encodes image folders into shards (see data/latents.py), those that are not there yet."""
 
 import hashlib
-import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from ... import utils
-from ...cli import Options
+from ...cli import Options, progress
 from ...data import prepared
-from ...data.latents_shards import FORMAT, META, SPLITS, gigabytes, read_meta, shards
-from ...errors import UsageError, require
-from ...utils import cpu_count
+from ...data.prepared import META
+from ...errors import UsageError, own_words
 
 if TYPE_CHECKING:
-    from ...data.images import Source, Split
-    from .encode import Job
+    from ...data.images import ImageSet, Split
+    from ...data.vae import VAE
 
 OPTIONS: Options = {
     "images": ("", "folder with train/<class>/*, val/ and test/ alike if there are such, or with <class>/*"),
@@ -56,71 +54,89 @@ def prepare_latents(
         The contents of meta.json.
 
     Raises:
-        UsageError: a value out of range, images or an autoencoder that cannot be read, or a folder with something else.
+        ValueError: images or an autoencoder that cannot be read, or a folder with something else.
     """
-    require(bool(out), "out is not set: out=FOLDER names where the latents go")
-    for key, value in {"img_size": img_size, "batch_size": batch_size, "shard": shard}.items():
-        require(value >= 1, f"{key}={value}: expected at least 1")
-    require(0 <= val_fraction < 1, f"val_fraction={val_fraction}: expected 0 or more, and less than 1")
-    require(0 <= split_seed < 2**32, f"split_seed={split_seed}: expected a whole number from 0 to {2**32 - 1}")
-    require(0 <= workers <= 1024, f"workers={workers}: expected 0 (one per CPU) to 1024")
     folder, root = Path(out).expanduser(), Path(images).expanduser()
-    layout = "a folder with train/<class>/* or <class>/*"
-    require(bool(images), f"images is not set: images=FOLDER names {layout}")
-    require(root.exists(), f"images={images} does not exist: expected {layout}")
-    within = folder.resolve().is_relative_to(root.resolve())
-    require(not within, f"out={out} is in images={images}, where it would be taken for a class; take another folder")
-    from ...data.images import load
-    from ...data.latents_vae import VAE
-    from ...models.build import find_device  # with torch and Lightning, for which a wrong option should not wait
-    from .encode import Job
+    if not out or not images:
+        raise ValueError("expected images=FOLDER with train/<class>/* or <class>/*, and out=FOLDER for the latents")
+    if root.exists() and folder.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"out={out} is in images={images} and would be taken for a class; take another folder")
+    from ...data.images import ImageSet, divide, load  # with Lightning, for which a wrong option should not wait
+    from ...data.latents import FORMAT, SPLITS, Latents, read_meta
+    from ...data.transforms import image_transforms
+    from ...data.vae import VAE
+    from ...models.build import find_device
 
     try:
         sources = load("folder", images)
+        divided = divide(sources, {"val": val_fraction}, split_seed)
     except (OSError, ValueError) as error:
-        raise UsageError(f"images={images}: {error}") from error
-    encoder = VAE(vae, "vae")
-    fits = img_size % encoder.factor == 0
-    require(fits, f"img_size={img_size}: expected a multiple of {encoder.factor}, the pixels that a latent stands for")
+        raise ValueError(f"images={images}: {error}") from error
+    splits = {name: divided[name] for name in SPLITS if name in divided}
+    encoder = VAE(vae)
+    if img_size % encoder.factor:
+        raise ValueError(f"img_size={img_size}: expected a multiple of {encoder.factor}, the pixels of one latent")
     settings = {"images": images, "vae": encoder.source, "weights": encoder.checksum(), "img_size": img_size}
     settings |= {"val_fraction": val_fraction, "split_seed": split_seed, "shard": shard}
-    splits = _splits(sources, val_fraction, split_seed)
     source = _checksum(splits)
     if (folder / META).exists():
         meta = read_meta(out)
         prepared.check_made_from(meta, out, settings, source)
-        shards(out)
+        Latents("latents", out, batch_size)  # checks the files
         _report(out, meta)
         return meta
 
-    encoder.net.to(find_device(device))
-    read_by = 0 if workers == 1 else workers or cpu_count()
-    job = Job(encoder, splits, out, img_size, shard, batch_size, read_by)
-    with prepared.begun(folder, out, {"settings": settings, "source": source}):
-        try:
-            job.run()
-        except UsageError:
-            if not any(file.exists() for name in splits for file in job.files(name)):
-                prepared.done(folder, ["*.npy"])
-            raise
-        meta = _finish(job, sources["train"].class_names, settings, source)
+    encoder.model.to(find_device(device))
+    side = img_size // encoder.factor
+    files = {name: _files(name, split, shard) for name, split in splits.items()}
+    entries = {name: _entry(name, part) for name, part in files.items()}
+    meta = {
+        "format": FORMAT,
+        "shape": [encoder.channels, side, side],
+        "scaling_factor": encoder.scale,
+        "shift_factor": encoder.shift,
+        "vae": encoder.source,
+        "img_size": img_size,
+        "classes": sources["train"].class_names,
+        # Validation images are the test too where there is none, as in papers on ImageNet, whose labels are not public.
+        "splits": {name: entries.get(name, entries["val"]) for name in SPLITS},
+        "made_from": settings,
+        "source": source,
+    }
+    _, transform = image_transforms(img_size, 3, (0.5,), (0.5,), "bicubic", 1.0, {})  # RGB in -1..1
+    read_by = 0 if workers == 1 else workers or utils.cpu_count()
+    with prepared.begun(folder, out, {"settings": settings, "source": source}), progress("images") as bar:
+        task = bar.add_task("", total=sum(len(split.indices) for split in splits.values()))
+        for name, split in splits.items():
+            _write(folder / entries[name]["labels"], split.source.targets[split.indices].astype(np.int64))
+            missing = {folder / file: images for file, images in files[name].items() if not (folder / file).exists()}
+            bar.advance(task, len(split.indices) - sum(map(len, missing.values())))
+            dataset, advance = ImageSet(split, "RGB", transform), partial(bar.advance, task)
+            for file, latents in _encoded(encoder, dataset, missing, batch_size, read_by, advance):
+                _write(file, latents)
+        utils.write_json(folder / META, meta)
+        prepared.done(folder)
     _report(out, meta)
     return meta
 
 
-def _splits(sources: dict[str, "Source"], val_fraction: float, seed: int) -> dict[str, "Split"]:
-    """Returns train, val and, if there are images for it, test."""
-    from ...data.images import divide
+def _files(name: str, split: "Split", shard: int) -> dict[str, range]:
+    """Returns the shards of a split, and which of its images are in them."""
+    return {f"{name}-{i:05}.npy": part for i, part in enumerate(_parts(range(len(split.indices)), shard))}
 
-    try:
-        splits = divide(sources, {"val": val_fraction}, seed)
-    except ValueError as error:
-        raise UsageError(f"val_fraction={val_fraction}: {error}") from error
-    return {name: splits[name] for name in SPLITS if name in splits}
+
+def _parts(numbers: range, size: int) -> list[range]:
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
+def _entry(name: str, files: Mapping[str, range]) -> dict[str, Any]:
+    """Returns the entry of a split in meta.json."""
+    shards = [{"file": file, "images": len(images)} for file, images in files.items()]
+    return {"labels": f"{name}-labels.npy", "shards": shards}
 
 
 def _checksum(splits: Mapping[str, "Split"]) -> str:
-    """Returns a checksum of the names of all files, their classes and splits, not of what is in the files."""
+    """Returns a checksum of the names of all files, their classes and splits, not of their contents."""
     digest = hashlib.sha256()
     for name, (source, indices) in splits.items():
         names = "\n".join(source.dataset.filenames())
@@ -130,40 +146,58 @@ def _checksum(splits: Mapping[str, "Split"]) -> str:
     return digest.hexdigest()
 
 
-def _finish(job: "Job", classes: list[str], settings: dict[str, Any], source: str) -> dict[str, Any]:
-    def entry(name: str) -> dict[str, Any]:
-        made = [{"file": file.name, "images": len(images)} for file, images in job.files(name).items()]
-        return {"labels": job.labels(name).name, "shards": made}
+def _encoded(
+    vae: "VAE",
+    dataset: "ImageSet",
+    files: Mapping[Path, range],
+    batch_size: int,
+    workers: int,
+    advance: Callable[[int], None],
+) -> Iterator[tuple[Path, np.ndarray]]:
+    """Yields each of the files with its latents (images, 2, 2, C, h, w) in fp16.
 
-    meta = {
-        "format": FORMAT,
-        "shape": list(job.shape),
-        "scaling_factor": job.vae.scale,
-        "shift_factor": job.vae.shift,
-        "vae": job.vae.source,
-        "img_size": settings["img_size"],
-        "classes": classes,
-        # As in papers on ImageNet, whose own test labels are not public.
-        "splits": {name: entry(name if name in job.splits else "val") for name in SPLITS},
-        "made_from": settings,
-        "source": source,
-    }
-    utils.write_json(job.folder / META, meta)
-    prepared.done(job.folder)
-    return json.loads(json.dumps(meta))
+    Args:
+        files: with the images that belong in each.
+        advance: takes the number of images in every batch that is encoded.
+
+    Raises:
+        ValueError: an image cannot be read, a latent is too large for fp16, or the device has too little memory.
+    """
+    import torch
+    from torch.utils.data import DataLoader
+
+    batches = {file: _parts(images, batch_size) for file, images in files.items()}
+    sampler = [list(batch) for part in batches.values() for batch in part]
+    try:
+        loader = iter(DataLoader(dataset, batch_sampler=sampler, num_workers=workers))
+        for file, part in batches.items():
+            latents = []
+            for images, _ in islice(loader, len(part)):
+                both = torch.stack((vae.encode(images), vae.encode(images.flip(-1))), dim=1)
+                latents.append(both.half().cpu())
+                advance(len(images))
+            array = torch.cat(latents).numpy()
+            if not np.isfinite(array).all():
+                raise ValueError(f"vae={vae.source}: it gives latents beyond the range of fp16")
+            yield file, array
+    except torch.OutOfMemoryError as error:
+        raise ValueError(f"batch_size={batch_size} takes too much memory of the device; continue with less") from error
+    except UsageError as error:  # an image cannot be read, perhaps in a worker
+        raise UsageError(f"{own_words(error)}; then the same command continues") from error
 
 
-def _report(out: str, meta: dict[str, Any]) -> None:
-    table = Table(box=None)
-    for column in ("split", "images", "files", "GB"):
-        table.add_column(column, justify="left" if column == "split" else "right")
-    for name, split in meta["splits"].items():
-        images = sum(shard["images"] for shard in split["shards"])
-        shown = "test (= val)" if name == "test" and split == meta["splits"]["val"] else name
-        size = gigabytes(images, meta["shape"])
-        table.add_row(shown, f"{images:,}", str(len(split["shards"])), f"{size:,.3f}")
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
+def _write(file: Path, array: np.ndarray) -> None:
+    def write(path: Path) -> None:
+        with open(path, "wb") as opened:  # numpy would add .npy to a name
+            np.save(opened, array)
+
+    utils.replace(file, write)
+
+
+def _report(out: str, meta: Mapping[str, Any]) -> None:
+    sizes = {name: sum(shard["images"] for shard in split["shards"]) for name, split in meta["splits"].items()}
+    counts = ", ".join(f"{size:,} {name}" for name, size in sizes.items())
+    same = ", where test is val" if meta["splits"]["test"] == meta["splits"]["val"] else ""
     shape, classes = " x ".join(map(str, meta["shape"])), len(meta["classes"])
-    console.print(f"{out} is complete: latents of {shape} in {classes:,} classes; next:", markup=False)
-    console.print(f"  python train.py task=dit data=latents data.root={shlex.quote(out)}", markup=False)
+    print(f"{out} is complete: latents of {shape} in {classes:,} classes of images ({counts}{same}); next:")
+    print(f"  python train.py task=dit data=latents data.root={shlex.quote(out)}")
