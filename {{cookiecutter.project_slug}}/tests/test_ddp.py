@@ -29,7 +29,7 @@ def two_processes(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     env = {key: value for key, value in os.environ.items() if key != RUN_DIR}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("result") == done.stdout.count("epoch     1/1") == 1, "one process speaks for both"
+    assert done.stdout.count("result") == done.stdout.count("step 1/1") == 1, "one process speaks for both"
     (run,) = (folder / "runs").iterdir()
     return run
 

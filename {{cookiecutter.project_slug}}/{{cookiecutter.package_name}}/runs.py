@@ -132,7 +132,7 @@ def best_checkpoint(run_dir: Path) -> Path | None:
 
 
 @contextmanager
-def open_run(cfg: DictConfig) -> Iterator[Run]:
+def open_run(cfg: DictConfig, max_steps: int) -> Iterator[Run]:
     """The directory of this run, made unless it is resumed; the same for all of its ranks and restarts.
 
     If the run fails before its first checkpoint, a directory that was made here goes again; if it has diverged, its
@@ -158,7 +158,7 @@ def open_run(cfg: DictConfig) -> Iterator[Run]:
         with hold_run(path) if alone else nullcontext():
             run = Run(path, last_checkpoint(path) if goes_on else None)
             if run.checkpoint is not None:
-                _check_goes_on(run, cfg)
+                _check_goes_on(run, cfg, max_steps)
             with _told_to_ranks(path):
                 yield run
     except Diverged:
@@ -249,7 +249,7 @@ def _digest(cfg: DictConfig) -> str:
     return hashlib.sha256(json.dumps(_identity(plain(cfg)), sort_keys=True).encode()).hexdigest()[:4]
 
 
-def _check_goes_on(run: Run, cfg: DictConfig) -> None:
+def _check_goes_on(run: Run, cfg: DictConfig, max_steps: int) -> None:
     """Refuses to go on with another run's checkpoint, or with one that has nothing left to do."""
     assert run.checkpoint is not None
     checkpoint = load_checkpoint(run.checkpoint)
@@ -261,24 +261,12 @@ def _check_goes_on(run: Run, cfg: DictConfig) -> None:
         raise UsageError(
             f"{run.path}: holds another run ({key}={one.get(key)}, not {other[key]}); name=<name> starts a new one"
         )
-    epochs, steps = finished_epochs(checkpoint["loops"]["fit_loop"]), checkpoint["global_step"]
-    limits = {"max_epochs": epochs, "max_steps": steps}
-    tested = (run.path / "summary.json").exists()  # one that was broken off in its test goes on with that
-    if tested and (reached := [key for key, done in limits.items() if 0 < cfg.trainer[key] <= done]):
+    tested = (run.path / "summary.json").exists()  # one that was interrupted in its test goes on with that
+    if tested and max_steps <= checkpoint["global_step"]:
         raise UsageError(
-            f"{run.path}: that run is finished after {epochs} epochs, {steps} steps; a higher trainer.{reached[0]}"
-            " goes on, evaluate.py measures it"
+            f"{run.path}: that run is finished after {checkpoint['global_step']} steps; a higher trainer.max_epochs or"
+            " trainer.max_steps goes on, evaluate.py measures it"
         )
-
-
-def finished_epochs(fit_loop: Mapping[str, Any]) -> int:
-    """Epochs whose every batch was trained on, by a checkpoint's state of the fit loop.
-
-    Lightning's own count has one more if training has ended within an epoch, at max_steps.
-    """
-    epochs, batch = fit_loop["epoch_progress"]["current"], fit_loop["epoch_loop.batch_progress"]
-    within = batch["current"]["processed"] > 0 and not batch["is_last_batch"]
-    return int(epochs["processed"] - (within and epochs["started"] == epochs["processed"]))
 
 
 def _existing(folder: Path) -> str:

@@ -1,6 +1,9 @@
 """Training and evaluation from start to end."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -18,10 +21,9 @@ from .callbacks.norm_figures import NormFigures, select_layers
 from .callbacks.norm_monitor import NormMonitor, named_norms
 from .callbacks.progress import ProgressBar, ProgressLines
 from .callbacks.record import ConfigRecord
-from .callbacks.resume import ExactResume
+from .callbacks.resume import StepClock
 from .callbacks.seeding import StepSeeding
 from .callbacks.throughput import Throughput
-from .callbacks.validation import FinalValidation
 from .cli import print_summary, print_tree, quiet
 from .config import plain
 from .data import get_kind
@@ -46,22 +48,52 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
         UsageError: the config asks for something that cannot be; nothing is left behind.
     """
     quiet()
-    require(0 <= cfg.seed < 2**32, f"seed={cfg.seed}: expected a whole number from 0 to 4294967295")
-    require(cfg.save_every_n_steps >= 0, f"save_every_n_steps={cfg.save_every_n_steps}: expected 0 or more")
-    data = build_data(cfg)
-    data.prepare_data()  # a download that fails does so before anything is made
-    data.check_trainable(cfg.data.total_batch_size // data.batch_size)  # and before a net for a context of millions
-    for split in data.sizes:
-        _check_limit(cfg, data, split)
-    task = build_module(cfg, training_device(cfg))
-    try:
-        select_layers(cfg.monitor.curves, named_norms(task.model))
-    except ValueError as error:
-        raise UsageError(f"monitor.curves={cfg.monitor.curves}: {error}") from error
-    with open_run(cfg) as run:
+    with translate_errors("data"):
+        data = build_data(cfg)
+        data.prepare_data()  # a download that fails does so before anything is made
+        data.check_trainable(cfg.data.total_batch_size // data.batch_size)
+    with translate_errors("trainer"):
+        steps = count_steps(cfg, data)
+        data.steps_per_epoch = steps.per_epoch
+    with translate_errors("model"):
+        module = build_module(cfg, training_device(cfg))
+    with translate_errors(f"monitor.curves={cfg.monitor.curves}"):
+        select_layers(cfg.monitor.curves, named_norms(module.model))
+    with open_run(cfg, steps.total) as run:
         if cfg.init.weights and run.checkpoint is None:
-            initialise_(task, cfg, data)
-        return run.path, _train(cfg, run, data, task)
+            initialise_(module, cfg, data)
+        throughput = Throughput(
+            cfg.data.total_batch_size, module.unit, module.units_per_sample, partial(build_model, cfg, "meta")
+        )
+        resumed_step = None if run.checkpoint is None else load_checkpoint(run.checkpoint)["global_step"]
+        trainer = build_trainer(
+            cfg,
+            steps,
+            default_root_dir=run.path,
+            logger=build_loggers(run.path, resumed_step, plain(cfg.logger)),
+            enable_progress_bar=sys.stdout.isatty(),
+            callbacks=build_callbacks(cfg, run, steps, throughput),
+        )
+        if trainer.is_global_zero:
+            print_tree(cfg)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint, weights_only=True)
+        except SystemExit:  # Lightning's answer to Ctrl-C, after it has saved a checkpoint
+            if trainer.is_global_zero and run.checkpoints.exists():
+                print(resume_hint(trainer, run))
+            raise SystemExit(130) from None
+        except Diverged:
+            if trainer.is_global_zero:
+                write_summary(run, cfg, summarise(trainer, steps, throughput) | {"diverged": True})
+            raise
+        # read before the test, which takes the callbacks back to where the best checkpoint was saved
+        values = summarise(trainer, steps, throughput)
+        trainer.test(module, datamodule=data, ckpt_path=best_checkpoint(run.path), verbose=False, weights_only=True)
+        values |= metrics_of(trainer)
+        if trainer.is_global_zero:
+            write_summary(run, cfg, values)
+            print_summary(run.path, values)
+        return run.path, values
 
 
 def evaluate(cfg: DictConfig, checkpoint: Path, split: str) -> dict[str, float]:
@@ -98,7 +130,6 @@ def restored(cfg: DictConfig, checkpoint: Path, split: str) -> tuple[DataModule,
         require(found == was, f"data: the net was trained on {key}={was}, and these have {key}={found}")
     task = build_module(cfg)
     data.prepare_data()
-    _check_limit(cfg, data, split)
     try:
         task.load_state_dict(saved["state_dict"])
     except RuntimeError as error:
@@ -118,77 +149,72 @@ def measured(trainer: L.Trainer, task: BaseModule, data: DataModule, split: str)
     return metrics
 
 
-def _check_limit(cfg: DictConfig, data: DataModule, split: str) -> None:
-    """Lightning would stumble over it late, in the test after days of training."""
-    batches = cfg.data.total_batch_size // data.batch_size
-    data.check_limit(split, cfg.trainer[f"limit_{split}_batches"], process_count(cfg.trainer), batches)
+@dataclass(frozen=True)
+class Steps:
+    """Optimiser steps of an epoch, of the whole training, and from one validation to the next."""
+
+    per_epoch: int
+    total: int
+    validation: int
 
 
-def _train(cfg: DictConfig, run: Run, data: DataModule, task: BaseModule) -> dict[str, Any]:
-    meta_model = partial(build_model, cfg, "meta")
-    throughput = Throughput(cfg.data.total_batch_size, task.unit, task.units_per_sample, meta_model)
-    terminal = sys.stdout.isatty()
-    every = cfg.save_every_n_steps
-    resumed_step = None if run.checkpoint is None else load_checkpoint(run.checkpoint)["global_step"]
-    monitor = NormMonitor(cfg.monitor.every_n_steps, cfg.monitor.samples)
-    trainer = build_trainer(
-        cfg,
-        default_root_dir=run.path,
-        logger=build_loggers(run.path, resumed_step, plain(cfg.logger)),
-        enable_progress_bar=terminal,
-        callbacks=[
-            StepSeeding(cfg.seed),
-            ExactResume(),
-            FinalValidation(),
-            monitor,
-            NormFigures(monitor, cfg.monitor.curves, run.path),
-            HParams(cfg),
-            throughput,
-            Divergence(cfg.trainer.log_every_n_steps),
-            BestCheckpoint(run.checkpoints, cfg.task.monitor, cfg.task.monitor_mode),
-            LastCheckpoint(run.checkpoints, every),
-            ConfigRecord(plain(cfg), run.path),
-            ProgressBar(refresh_rate=10) if terminal else ProgressLines(throughput),
-        ],
-    )
-    if trainer.is_global_zero:
-        print_tree(cfg)
-    try:
-        trainer.fit(task, datamodule=data, ckpt_path=run.checkpoint, weights_only=True)
-    except SystemExit:  # Lightning's answer to Ctrl-C, after it has saved a checkpoint
-        if trainer.is_global_zero and run.checkpoints.exists():
-            trained = trainer.global_step == trainer.max_steps  # and validation was interrupted
-            measure = f"python evaluate.py checkpoint={quote(str(run.checkpoints / 'last.ckpt'))} measures it"
-            go_on = f"python train.py resume={quote(str(run.path))} goes on from there"
-            print(f"stopped at step {trainer.global_step}; {measure if trained else go_on}")
-        raise SystemExit(130) from None
-    except Diverged:
-        if trainer.is_global_zero:
-            write_summary(run, cfg, _reached(trainer, task, throughput) | {"diverged": True})
-        raise
-    # read before the test, which takes the callbacks back to where the best checkpoint was saved
-    values = _reached(trainer, task, throughput)
-    trainer.test(task, datamodule=data, ckpt_path=best_checkpoint(run.path), verbose=False, weights_only=True)
-    values |= _metrics(trainer)
-    if trainer.is_global_zero:
-        write_summary(run, cfg, values)
-        print_summary(run.path, values)
-    return values
+def count_steps(cfg: DictConfig, data: DataModule) -> Steps:
+    """Converts what section `trainer` says in epochs and batches; an epoch leaves out what does not fill a step.
+
+    Raises:
+        ValueError: less than a step, or a part of one.
+    """
+    options, batch = cfg.trainer, cfg.data.total_batch_size
+    _, accumulate = split_batch(batch, cfg.data.batch_size, process_count(options))
+    per_epoch, limit = data.sizes["train"] // batch, options.limit_train_batches
+    if isinstance(limit, float):
+        per_epoch = int(per_epoch * limit)
+    elif limit % accumulate:
+        raise ValueError(f"limit_train_batches={limit}: gradients accumulate over {accumulate}; choose a multiple")
+    else:
+        per_epoch = min(per_epoch, limit // accumulate)
+    if per_epoch < 1:
+        raise ValueError(f"limit_train_batches={limit}: that is less than one step; 1.0 takes all")
+    totals = [per_epoch * options.max_epochs, options.max_steps]
+    validation = options.val_every_n_steps or per_epoch * options.check_val_every_n_epoch
+    return Steps(per_epoch, min(total for total in totals if total > 0), validation)
 
 
-def _reached(trainer: L.Trainer, task: BaseModule, throughput: Throughput) -> dict[str, Any]:
-    return _metrics(trainer) | {
+def summarise(trainer: L.Trainer, steps: Steps, throughput: Throughput) -> dict[str, Any]:
+    """Returns the last metrics, and what the training cost."""
+    assert trainer.lightning_module is not None
+    return metrics_of(trainer) | {
         "steps": trainer.global_step,
-        "epochs": round(trainer.global_step * trainer.accumulate_grad_batches / trainer.num_training_batches, 3),
+        "epochs": round(trainer.global_step / steps.per_epoch, 3),
         "seconds": throughput.seconds,
         **throughput.overall(),
-        "parameters": sum(parameter.numel() for parameter in task.model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in trainer.lightning_module.model.parameters()),
         "peak_memory_bytes": peak_memory_bytes(),
     }
 
 
-def _metrics(trainer: L.Trainer) -> dict[str, Any]:
+def metrics_of(trainer: L.Trainer) -> dict[str, Any]:
     return {tag: value.item() for tag, value in trainer.callback_metrics.items() if "/" in tag}
+
+
+def resume_hint(trainer: L.Trainer, run: Run) -> str:
+    """Returns what can be done with a training that was interrupted."""
+    if trainer.global_step == trainer.max_steps:  # in its last validation
+        hint = f"python evaluate.py checkpoint={quote(str(run.checkpoints / 'last.ckpt'))} measures it"
+    else:
+        hint = f"python train.py resume={quote(str(run.path))} goes on from there"
+    return f"stopped at step {trainer.global_step}; {hint}"
+
+
+@contextmanager
+def translate_errors(section: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turns errors about the values of a section of the config into one line: ValueError and `kinds`."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except (ValueError, *kinds) as error:
+        raise UsageError(f"{section}: {' '.join(str(error).split())}") from error
 
 
 def build_data(cfg: DictConfig) -> DataModule:
@@ -228,21 +254,44 @@ def training_device(cfg: DictConfig) -> str | None:
     return "meta" if cfg.trainer.strategy == "fsdp" and later else None
 
 
-def build_trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:
-    """Lightning's Trainer by section `trainer`; data modules shard and shuffle themselves.
+def build_callbacks(cfg: DictConfig, run: Run, steps: Steps, throughput: Throughput) -> list[L.Callback]:
+    terminal = sys.stdout.isatty()
+    monitor = NormMonitor(cfg.monitor.every_n_steps, cfg.monitor.samples)
+    return [
+        StepSeeding(cfg.seed),
+        monitor,
+        NormFigures(monitor, cfg.monitor.curves, run.path),
+        HParams(cfg),
+        throughput,
+        Divergence(cfg.trainer.log_every_n_steps),
+        BestCheckpoint(run.checkpoints, cfg.task.monitor, cfg.task.monitor_mode),
+        LastCheckpoint(run.checkpoints, cfg.save_every_n_steps),
+        ConfigRecord(plain(cfg), run.path),
+        ProgressBar(refresh_rate=10) if terminal else ProgressLines(throughput, steps.per_epoch),
+        StepClock(steps.validation),
+    ]
+
+
+def build_trainer(cfg: DictConfig, steps: Steps | None = None, **settings: Any) -> L.Trainer:
+    """Returns Lightning's Trainer by section `trainer`; data modules shard and shuffle themselves.
+
+    Args:
+        steps: of a training; None to evaluate.
 
     Raises:
         UsageError: Lightning refuses a value of the section.
     """
     options = plain(cfg.trainer) | {"devices": device_list(cfg.trainer.devices)}
     _, accumulate = split_batch(cfg.data.total_batch_size, cfg.data.batch_size, process_count(cfg.trainer))
-    _check_trainer(options, cfg.ema.decay, accumulate)
+    for counted in ("max_epochs", "max_steps", "check_val_every_n_epoch", "val_every_n_steps", "limit_train_batches"):
+        del options[counted]  # `steps` has them
+    if steps is not None:
+        options |= {"max_epochs": -1, "max_steps": steps.total}
+        options |= {"val_check_interval": steps.validation * accumulate, "check_val_every_n_epoch": None}
     if cfg.trainer.strategy == "fsdp":
         options["strategy"] = ShardedStrategy(process_count(cfg.trainer))
         settings["callbacks"] = [*settings.get("callbacks", []), EqualForwards()]
-    if steps := options.pop("val_every_n_steps"):
-        options |= {"val_check_interval": steps * accumulate, "check_val_every_n_epoch": None}
-    try:
+    with translate_errors("trainer", ImportError, MisconfigurationException, RuntimeError, TypeError):
         return L.Trainer(
             **options,
             accumulate_grad_batches=accumulate,
@@ -251,23 +300,3 @@ def build_trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:
             enable_model_summary=False,
             **settings,
         )
-    except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
-        raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
-
-
-def _check_trainer(options: dict[str, Any], ema_decay: float, accumulate: int) -> None:
-    """Refuses what Lightning would take and stumble over later."""
-    epochs, steps, share = options["max_epochs"], options["max_steps"], options["limit_train_batches"]
-    bounded = epochs >= 1 or (epochs == -1 and steps > 0)
-    require(bounded, f"trainer.max_epochs={epochs}: expected at least 1, or -1 with trainer.max_steps")
-    require(steps == -1 or steps >= 1, f"trainer.max_steps={steps}: expected at least 1, or -1 for all of max_epochs")
-    require(share > 0, f"trainer.limit_train_batches={share}: expected more than 0")
-    for key in ("check_val_every_n_epoch", "log_every_n_steps"):
-        require(options[key] >= 1, f"trainer.{key}={options[key]}: expected a whole number from 1 on")
-    every = options["val_every_n_steps"]
-    require(every >= 0, f"trainer.val_every_n_steps={every}: expected 1 or more, or 0 for epochs")
-    whole = not every or isinstance(share, float) or share % accumulate == 0
-    require(whole, f"trainer.limit_train_batches={share}: gradients accumulate over {accumulate}; choose a multiple")
-    precision = str(options["precision"])
-    averages = not (ema_decay and precision in ("bf16-true", "16-true"))
-    require(averages, f"trainer.precision={precision}: ema needs 32 bits; take bf16-mixed, or ema.decay=0")

@@ -41,12 +41,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def trainer(by_steps: bool) -> Any:
-    """What the callback asks of a trainer, with two batches a step on two devices."""
+def trainer(validates: bool = True) -> Any:
+    """What the callback asks of a trainer, with two batches a step on two devices, every two steps a report."""
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     return SimpleNamespace(
-        check_val_every_n_epoch=None if by_steps else 1,
-        num_val_batches=[3],
+        num_val_batches=[3] if validates else [],
+        val_check_interval=4,
+        max_steps=100,
+        fit_loop=SimpleNamespace(_should_accumulate=lambda: False),
         accumulate_grad_batches=2,
         world_size=2,
         precision="32-true",
@@ -64,10 +66,11 @@ def task() -> LinearModule:
 def train(callback: Throughput, run: Any, clock: Clock, steps: int, seconds: float) -> None:
     """So many steps of two batches, each batch of so many seconds."""
     for _ in range(steps):
-        for _ in range(2):
+        for batch in range(2):
             clock.now += seconds
+            run.global_step += batch
+            run.fit_loop._should_accumulate = lambda last=batch: not last
             callback.on_train_batch_end(run, task(), None, torch.zeros(8, 4), 0)
-        run.global_step += 1
 
 
 def validate(callback: Throughput, run: Any, clock: Clock) -> None:
@@ -76,13 +79,12 @@ def validate(callback: Throughput, run: Any, clock: Clock) -> None:
 
 
 def test_rates_between_validations_leave_validation_out(clock: Clock) -> None:
-    callback, run = Throughput(16, "tokens", 10), trainer(by_steps=True)
+    callback, run = Throughput(16, "tokens", 10), trainer()
     callback.on_train_start(run, task())
     train(callback, run, clock, steps=4, seconds=0.5)
     validate(callback, run, clock)
     train(callback, run, clock, steps=2, seconds=0.25)
     validate(callback, run, clock)
-    callback.on_train_epoch_end(run, task())
     tag = "throughput/tokens_per_second"
     assert run.loggers[0].rows == [(4, {tag: 160 / 1.0}), (6, {tag: 160 / 0.5})]
     assert callback.overall() == {"tokens_per_second": 6 * 160 / 5.0}
@@ -90,18 +92,16 @@ def test_rates_between_validations_leave_validation_out(clock: Clock) -> None:
     assert callback.reading() == "320 tokens/s"
 
 
-def test_rates_of_epochs(clock: Clock) -> None:
-    callback, run = Throughput(16), trainer(by_steps=False)
+def test_rates_without_validation(clock: Clock) -> None:
+    callback, run = Throughput(16), trainer(validates=False)
     callback.on_train_start(run, task())
     for seconds in (0.5, 0.25):
         train(callback, run, clock, steps=2, seconds=seconds)
-        validate(callback, run, clock)
-        callback.on_train_epoch_end(run, task())
     assert [list(metrics.values()) for _, metrics in run.loggers[0].rows] == [[16.0], [32.0]]
 
 
 def test_a_resumed_run_reports_of_the_time_before_too(clock: Clock) -> None:
-    first, run = Throughput(16), trainer(by_steps=True)
+    first, run = Throughput(16), trainer()
     first.on_train_start(run, task())
     train(first, run, clock, steps=1, seconds=0.5)
     second = Throughput(16)
@@ -117,7 +117,7 @@ def test_mfu_by_its_formula(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> No
     """A product of (1, 4) and (4, 2) takes 16 FLOPs, forward and backward 48; two devices can do 3000 each."""
     monkeypatch.setattr(throughput, "peak_rate", lambda device, precision: 3000.0)
     callback = Throughput(16, "samples", 1, lambda: nn.Linear(4, 2, bias=False, device="meta"))
-    run = trainer(by_steps=True)
+    run = trainer()
     callback.on_train_start(run, task())
     train(callback, run, clock, steps=1, seconds=0.5)
     validate(callback, run, clock)

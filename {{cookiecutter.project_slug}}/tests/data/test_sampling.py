@@ -1,55 +1,46 @@
 """Order and sharding: which samples a rank sees when."""
 
-import itertools
+from itertools import chain, islice
 
 import pytest
 
-from {{cookiecutter.package_name}}.data.sampling import SeededSampler
+from {{cookiecutter.package_name}}.data.sampling import EvalSampler, TrainSampler
 
-LENGTH = 103
-
-
-def indices(sampler: SeededSampler, epoch: int = 0) -> list[int]:
-    sampler.set_epoch(epoch)
-    pairs = list(sampler)
-    assert {e for e, _ in pairs} <= {epoch}
-    return [index for _, index in pairs]
+LENGTH, STEP, EPOCH = 103, 24, 96
 
 
-def test_order_is_a_function_of_seed_and_epoch():
-    first = indices(SeededSampler(LENGTH, seed=1, shuffle=True))
-    assert sorted(first) == list(range(LENGTH))
-    assert first == indices(SeededSampler(LENGTH, seed=1, shuffle=True))
-    assert first != indices(SeededSampler(LENGTH, seed=1, shuffle=True), epoch=1)
-    assert first != indices(SeededSampler(LENGTH, seed=2, shuffle=True))
-    assert indices(SeededSampler(LENGTH)) == list(range(LENGTH))
+def sequence(number: int, start: int = 0, seed: int = 3, rank: int = 0, world: int = 1) -> list[tuple[int, int]]:
+    sampler = TrainSampler(LENGTH, seed, EPOCH, number, rank, world)
+    sampler.start = start
+    return list(islice(sampler, number))
+
+
+def test_an_epoch_sees_a_sample_once_in_an_order_of_its_own() -> None:
+    first, second = sequence(2 * EPOCH)[:EPOCH], sequence(2 * EPOCH)[EPOCH:]
+    assert {epoch for epoch, _ in first} == {0}
+    assert {epoch for epoch, _ in second} == {1}
+    for pairs in (first, second):
+        assert len({index for _, index in pairs}) == EPOCH
+    assert [index for _, index in first] != [index for _, index in second]
+    assert sequence(EPOCH, seed=4) != first
+
+
+@pytest.mark.parametrize("start", [STEP, EPOCH, EPOCH + 2 * STEP, 10 * EPOCH])
+def test_it_goes_on_from_any_step(start: int) -> None:
+    assert sequence(2 * EPOCH, start) == sequence(start + 2 * EPOCH)[start:]
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_step_sees_the_same_samples_on_any_number_of_ranks(world: int) -> None:
+    alone, share = sequence(8 * STEP, EPOCH), STEP // world
+    ranks = [sequence(8 * share, EPOCH, rank=rank, world=world) for rank in range(world)]
+    for step in range(8):
+        together = chain.from_iterable(pairs[step * share : (step + 1) * share] for pairs in ranks)
+        assert sorted(together) == sorted(alone[step * STEP : (step + 1) * STEP])
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
-def test_evaluation_deals_out_every_sample_once(world):
-    shards = [SeededSampler(LENGTH, rank=rank, world=world) for rank in range(world)]
-    dealt = [indices(shard) for shard in shards]
-    assert sorted(itertools.chain(*dealt)) == list(range(LENGTH))
-    assert [len(shard) for shard in shards] == [len(share) for share in dealt]
-
-
-def test_a_step_sees_the_same_samples_on_any_number_of_ranks():
-    """24 samples a step: one rank, four ranks of 6, or two ranks that accumulate three batches of 4."""
-    seen = []
-    for world, batch, accumulate in ((1, 24, 1), (4, 6, 1), (2, 4, 3)):
-        multiple = batch * accumulate
-        samplers = [SeededSampler(LENGTH, 3, True, rank, world, multiple) for rank in range(world)]
-        shards = [indices(sampler, epoch=5) for sampler in samplers]
-        share = 24 // world
-        seen.append([{i for shard in shards for i in shard[at : at + share]} for at in range(0, len(shards[0]), share)])
-    assert seen[0] == seen[1] == seen[2]
-    assert [len(step) for step in seen[0]] == [24] * 4
-
-
-def test_start_leaves_out_samples_of_one_pass_but_not_of_the_length():
-    sampler = SeededSampler(LENGTH, shuffle=True)
-    whole = indices(sampler)
-    sampler.start = 40
-    assert len(sampler) == LENGTH
-    assert indices(sampler) == whole[40:]
-    assert indices(sampler) == whole
+def test_evaluation_deals_out_every_sample_once(world: int) -> None:
+    shards = [EvalSampler(LENGTH, rank, world) for rank in range(world)]
+    assert sorted(index for shard in shards for _, index in shard) == list(range(LENGTH))
+    assert [len(shard) for shard in shards] == [len(list(shard)) for shard in shards]

@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..errors import Diverged
+from .resume import interval_ended
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -33,7 +34,7 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """`last.ckpt`, at the end of every epoch and of training, every `every_n_steps` if not 0, and when it breaks off.
+    """`last.ckpt`, at every validation and the end of training, every `every_n_steps` if not 0, and when it breaks off.
 
     Not when a run breaks off before its first step: optimiser and counters may be half restored then. Nor when one of
     several ranks does: saving waits for the others, and they wait in their next all-reduce. Nor when it has diverged.
@@ -58,7 +59,14 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._training = False  # the test puts other weights into the net
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if interval_ended(trainer):
+            self._save_checkpoint(trainer, self._file)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save_checkpoint(trainer, self._file)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

@@ -1,58 +1,57 @@
 """Progress: a bar in a terminal, and lines for logs."""
 
 from time import perf_counter
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 
-from .throughput import Throughput, reports_by_steps
+from .resume import interval_ended
+from .throughput import Throughput
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's, but where steps bound the training it ends at the last one, and names no number of epochs."""
+    """Lightning's bar, over the batches that are left until the last step."""
 
     @property
     def total_train_batches(self) -> int | float:
-        batches, steps = self.trainer.num_training_batches, self.trainer.max_steps
-        if steps == -1:
-            return batches
-        return min(batches, (steps - self.trainer.global_step) * self.trainer.accumulate_grad_batches)
+        return (self.trainer.max_steps - self.trainer.global_step) * self.trainer.accumulate_grad_batches
 
     def _get_train_description(self, current_epoch: int) -> str:
-        if self.trainer.max_epochs == -1:
-            return f"{f'Epoch {current_epoch}':{len(self.validation_description)}}"
-        return super()._get_train_description(current_epoch)
+        return f"{'Training':{len(self.validation_description)}}"
 
 
 class ProgressLines(L.Callback):
-    """A line for each epoch or, in a run that validates by steps, for each validation, on rank 0:
+    """Prints a line for each validation, on rank 0; a run without validation prints it at the same steps:
 
-    `epoch    3/40  step 60  train/loss 0.5200  val/loss 0.6100  val/acc 0.8600  1.2 s`
-    `step  250/1500  train/loss 2.3100  val/loss 2.2800  31.0 s  66,000 tokens/s`
+    `step  250/1500  epoch 1.67  train/loss 2.3100  val/loss 2.2800  31.0 s  66,000 tokens/s`
+
+    Args:
+        steps_per_epoch: optimiser steps.
     """
 
-    def __init__(self, throughput: Throughput) -> None:
-        self.throughput = throughput
+    def __init__(self, throughput: Throughput, steps_per_epoch: int) -> None:
+        self.throughput, self.steps_per_epoch = throughput, steps_per_epoch
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._since = perf_counter()
 
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if interval_ended(trainer):
+            self._print(trainer)
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if reports_by_steps(trainer):
-            total = str(int(trainer.estimated_stepping_batches))
-            self._print(trainer, f"step {trainer.global_step:>{len(total)}}/{total}", self.throughput.reading())
+        self._print(trainer)
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not reports_by_steps(trainer):
-            last = trainer.max_epochs
-            epoch = f"{trainer.current_epoch + 1}" + (f"/{last}" if last and last > 0 else "")
-            self._print(trainer, f"epoch {epoch:>7}  step {trainer.global_step}")
-
-    def _print(self, trainer: L.Trainer, place: str, speed: str = "") -> None:
+    def _print(self, trainer: L.Trainer) -> None:
         now = perf_counter()
         seconds, self._since = now - self._since, now
         if trainer.is_global_zero:
-            values = trainer.callback_metrics
+            step, total, values = trainer.global_step, str(trainer.max_steps), trainer.callback_metrics
             others = [tag for tag in values if tag.startswith("val/") and tag != "val/loss"]
             metrics = [f"{tag} {values[tag]:.4f}" for tag in ("train/loss", "val/loss", *others) if tag in values]
-            print("  ".join(filter(None, [place, *metrics, f"{seconds:.1f} s", speed])), flush=True)
+            place = [f"step {step:>{len(total)}}/{total}", f"epoch {step / self.steps_per_epoch:.2f}"]
+            parts = [*place, *metrics, f"{seconds:.1f} s", self.throughput.reading()]
+            print("  ".join(filter(None, parts)), flush=True)

@@ -9,10 +9,10 @@ from ..utils import mix
 
 
 class StepSeeding(L.Callback):
-    """Seeds torch before every training batch from (seed, epoch, batch, rank).
+    """Seeds torch before every training batch from (seed, batch, rank), batches counted from the start of training.
 
     Dropout and stochastic depth of a batch are then the same whether the run was interrupted before it or not, and no
-    generator's state has to be saved. What the data module draws is seeded by sample, in `data/sampling.py`.
+    generator's state has to be saved. The data are seeded by sample, in `data/sampling.py`.
     """
 
     def __init__(self, seed: int) -> None:
@@ -21,4 +21,4 @@ class StepSeeding(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        torch.manual_seed(mix(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
+        torch.manual_seed(mix(self.seed, trainer.fit_loop.total_batch_idx, trainer.global_rank))

@@ -9,17 +9,13 @@ from torch import nn
 
 from ..models.base import BaseModule
 from .flops import peak_rate, training_flops
-
-
-def reports_by_steps(trainer: L.Trainer) -> bool:
-    """Whether a run is told by its validations, every so many steps, and not by its epochs."""
-    return trainer.check_val_every_n_epoch is None and sum(trainer.num_val_batches) > 0
+from .resume import interval_ended
 
 
 class Throughput(L.Callback):
-    """Logs `throughput/<unit>_per_second` of each epoch or, in a run that validates by steps, from one validation to
-    the next: units of all devices over the time spent training. On a chip of known speed also `throughput/mfu`, the
-    share of its peak rate that the net's own FLOPs make up (`flops.py`).
+    """Logs `throughput/<unit>_per_second` from one validation to the next, or as often in a run without validation:
+    units of all devices over the time spent training. On a chip of known speed also `throughput/mfu`, the share of its
+    peak rate that the model's own FLOPs make up (`flops.py`).
 
     Validation is left out. A GPU runs behind the host by a few steps at most, so the mean over many needs no
     synchronisation. `seconds` (spent in fit, in all) and `units` go on in a resumed run from what its checkpoint has.
@@ -80,15 +76,12 @@ class Throughput(L.Callback):
         if self._mfu is None:
             self._mfu = self._measure(trainer, pl_module, batch)
             self._tick()  # which is no training
+        if interval_ended(trainer):
+            self._report(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._tick()
-        if reports_by_steps(trainer):
-            self._report(trainer)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not reports_by_steps(trainer):
-            self._report(trainer)
+        self._report(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._tick()

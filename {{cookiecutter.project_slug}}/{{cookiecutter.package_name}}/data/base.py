@@ -1,7 +1,6 @@
 """What the data modules share: the loaders over their splits, and Lightning's hooks."""
 
 import copy
-import math
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -10,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ..errors import require
 from ..utils import cpu_count
-from .sampling import ResumableLoader, SeededSampler, rank_and_world
+from .sampling import EvalSampler, TrainLoader, TrainSampler, permutation, rank_and_world
 
 MAX_WORKERS = 1024  # beyond any machine: a slip of the keyboard
 
@@ -34,6 +33,7 @@ class DataModule(L.LightningDataModule):
     """
 
     noun = "sample"  # in messages
+    steps_per_epoch: int | None = None  # where it is shorter than the data allow
     damage: Callable[[Any], Dataset[Any]] | None = None  # what validation and test see the samples through
 
     def __init__(self, batch_size: int, workers: int, pin_memory: bool, seed: int) -> None:
@@ -56,7 +56,7 @@ class DataModule(L.LightningDataModule):
         raise NotImplementedError
 
     def dataset(self, split: str) -> Dataset[Any]:
-        """The samples of a split, by the keys of a `SeededSampler`."""
+        """The samples of a split, by (epoch, index)."""
         raise NotImplementedError
 
     def originals(self) -> Dataset[Any]:
@@ -66,8 +66,8 @@ class DataModule(L.LightningDataModule):
     def some(self, split: str, number: int) -> Any:
         """One batch of up to `number` samples of a split, drawn by the seed, as validation would see them."""
         dataset = self.originals() if split == "train" else self.dataset(split)
-        sampler = SeededSampler(self.sizes[split], self.seed, shuffle=True)
-        return next(iter(DataLoader(dataset, number, sampler=sampler, collate_fn=self.collate("val"))))
+        keys = [(0, index) for index in permutation(self.sizes[split], self.seed)[:number].tolist()]
+        return next(iter(DataLoader(dataset, number, sampler=keys, collate_fn=self.collate("val"))))
 
     def collate(self, split: str) -> Callable[[list[Any]], Any]:
         """What makes a batch of a split's samples."""
@@ -80,10 +80,17 @@ class DataModule(L.LightningDataModule):
         return other
 
     def places(self, number: int, batch_idx: int) -> range:
-        """Of a batch's samples in the epoch, or in the split, over all devices, which take turns."""
+        """Of a batch's samples in the split, or in the sequence that training sees, over all devices."""
         rank, world = rank_and_world(self.trainer)
         first = batch_idx * self.batch_size
         return range(first * world + rank, (first + number) * world, world)
+
+    def training_places(self, number: int, batch_idx: int) -> list[tuple[int, int]]:
+        """Returns epoch and place in it of each sample of the training batch at hand."""
+        assert self.trainer is not None
+        accumulate = self.trainer.accumulate_grad_batches
+        batch = self.trainer.global_step * accumulate + batch_idx % accumulate
+        return [divmod(place, self.epoch_size) for place in self.places(number, batch)]
 
     def check_trainable(self, batches: int = 1) -> None:
         """Refuses to train on fewer samples than one optimiser step takes; evaluation needs no check.
@@ -99,31 +106,25 @@ class DataModule(L.LightningDataModule):
         message = f"data: one step takes {step} {self.noun}s, but there are {size} to train on; {smaller}"
         require(size >= step, message)
 
-    def check_limit(self, split: str, limit: float, devices: int, batches: int = 1) -> None:
-        """Refuses a limit on the batches of a split that is a share of them and comes to none, on some device.
+    @property
+    def epoch_size(self) -> int:
+        """Samples of an epoch, over all devices."""
+        return (self.steps_per_epoch or self.sizes["train"] // self._step_size) * self._step_size
 
-        Args:
-            limit: trainer.limit_<split>_batches; a whole number is a count.
-            batches: in a step of training, over all devices and accumulation.
+    @property
+    def _step_size(self) -> int:
+        """Samples of one optimiser step, over all devices."""
+        _, world = rank_and_world(self.trainer)
+        return self.batch_size * world * (self.trainer.accumulate_grad_batches if self.trainer is not None else 1)
 
-        Raises:
-            UsageError: as said.
-        """
-        if split == "train":
-            found = self.sizes[split] // (self.batch_size * batches) * (batches // devices)
-        else:
-            found = math.ceil(self.sizes[split] // devices / self.batch_size)
-        enough = not isinstance(limit, float) or limit == 0 or not found or int(limit * found) >= 1
-        of_them = f"of {found} batch(es) on a device that is less than one; 1.0 takes all, a whole number so many"
-        require(enough, f"trainer.limit_{split}_batches={limit}: {of_them}")
-
-    def train_dataloader(self) -> ResumableLoader:
+    def train_dataloader(self) -> TrainLoader:
         rank, world = rank_and_world(self.trainer)
-        accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else 1
-        self.check_trainable(world * accumulate)
-        size, multiple = self.sizes["train"], self.batch_size * accumulate
-        sampler = SeededSampler(size, self.seed, shuffle=True, rank=rank, world=world, multiple=multiple)
-        return ResumableLoader(self.dataset("train"), self.trainer, sampler=sampler, **self._options("train"))
+        self.check_trainable(self._step_size // self.batch_size)
+        steps = self.trainer.max_steps if self.trainer is not None else -1
+        size = (steps * self._step_size if steps > 0 else self.epoch_size) // world
+        sampler = TrainSampler(self.sizes["train"], self.seed, self.epoch_size, size, rank, world)
+        options = {"sampler": sampler, **self._options("train")}
+        return TrainLoader(self.dataset("train"), self.trainer, self._step_size, **options)
 
     def val_dataloader(self) -> Loader | list[Loader]:
         return self._eval_loader("val")
@@ -137,7 +138,7 @@ class DataModule(L.LightningDataModule):
         if size == 0:
             return []
         require(size >= world, f"data: {size} {self.noun}(s) in {split} are too few for {world} devices")
-        sampler = SeededSampler(size, rank=rank, world=world)
+        sampler = EvalSampler(size, rank, world)
         dataset = self.dataset(split) if self.damage is None else self.damage(self.dataset(split))
         return DataLoader(dataset, sampler=sampler, **self._options(split))
 

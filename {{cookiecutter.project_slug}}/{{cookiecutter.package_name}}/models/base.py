@@ -99,7 +99,7 @@ class BaseModule(L.LightningModule):
         return list(blocks) if isinstance(blocks, nn.ModuleList | nn.Sequential) else [net]
 
     def configure_optimizers(self) -> Any:
-        total = int(self.trainer.estimated_stepping_batches)
+        total = self.trainer.max_steps
         optimizer = self.make_optimizer(self._may_fuse())
         warmup = self.schedule["warmup_steps"] or round(self.schedule["warmup_share"] * total)
         factor = lr_factor(self.schedule["name"], total, warmup, self.schedule["final_factor"])

@@ -61,7 +61,8 @@ class DiTModule(BaseModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, classes = batch
-        seeds = [mix(self.seed, self.current_epoch, index) for index in self._sample_indices(len(images), batch_idx)]
+        places = self.trainer.datamodule.training_places(len(images), batch_idx)  # type: ignore[attr-defined]
+        seeds = [mix(self.seed, epoch, place) for epoch, place in places]
         uniform, noise = draw_noise(seeds, images.shape[1:], images.device)
         t = self.objective.times(uniform[:, 0])
         labels = torch.where(uniform[:, 1] < self.label_dropout, self.num_classes, classes)
