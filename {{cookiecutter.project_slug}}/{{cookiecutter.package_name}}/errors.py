@@ -20,13 +20,13 @@ def require(holds: bool, message: str) -> None:
 
 
 @contextmanager
-def translate_errors(section: str = "") -> Iterator[None]:
-    """Turns OSError, TypeError and ValueError of the code inside into a UsageError that names the section, if given."""
+def translate_errors(section: str = "", *kinds: type[Exception]) -> Iterator[None]:
+    """Turns OSError, TypeError, ValueError and `kinds` of the code inside into a UsageError that names the section."""
     try:
         yield
-    except UsageError:
-        raise
-    except (OSError, TypeError, ValueError) as error:
+    except Exception as error:
+        if isinstance(error, UsageError) or not isinstance(error, (OSError, TypeError, ValueError, *kinds)):
+            raise
         raise UsageError(f"{section}: {first_line(error)}".removeprefix(": ")) from error
 
 

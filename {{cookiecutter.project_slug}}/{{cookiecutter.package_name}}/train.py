@@ -1,8 +1,6 @@
 """Training and evaluation from start to end."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -84,10 +82,10 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
             raise SystemExit(130) from None
         except Diverged:
             if trainer.is_global_zero:
-                write_summary(run, cfg, summarise(trainer, steps, throughput) | {"diverged": True})
+                write_summary(run, cfg, summarise(trainer, module, steps, throughput) | {"diverged": True})
             raise
         # read before the test, which takes the callbacks back to where the best checkpoint was saved
-        values = summarise(trainer, steps, throughput)
+        values = summarise(trainer, module, steps, throughput)
         trainer.test(module, datamodule=data, ckpt_path=best_checkpoint(run.path), verbose=False, weights_only=True)
         values |= metrics_of(trainer)
         if trainer.is_global_zero:
@@ -180,15 +178,14 @@ def count_steps(cfg: DictConfig, data: DataModule) -> Steps:
     return Steps(per_epoch, min(total for total in totals if total > 0), validation)
 
 
-def summarise(trainer: L.Trainer, steps: Steps, throughput: Throughput) -> dict[str, Any]:
+def summarise(trainer: L.Trainer, module: BaseModule, steps: Steps, throughput: Throughput) -> dict[str, Any]:
     """Returns the last metrics, and what the training cost."""
-    assert trainer.lightning_module is not None
     return metrics_of(trainer) | {
         "steps": trainer.global_step,
         "epochs": round(trainer.global_step / steps.per_epoch, 3),
         "seconds": throughput.seconds,
         **throughput.overall(),
-        "parameters": sum(parameter.numel() for parameter in trainer.lightning_module.model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in module.model.parameters()),
         "peak_memory_bytes": peak_memory_bytes(),
     }
 
@@ -204,17 +201,6 @@ def resume_hint(trainer: L.Trainer, run: Run) -> str:
     else:
         hint = f"python train.py resume={quote(str(run.path))} goes on from there"
     return f"stopped at step {trainer.global_step}; {hint}"
-
-
-@contextmanager
-def translate_errors(section: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Turns errors about the values of a section of the config into one line: ValueError and `kinds`."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except (ValueError, *kinds) as error:
-        raise UsageError(f"{section}: {' '.join(str(error).split())}") from error
 
 
 def build_data(cfg: DictConfig) -> DataModule:
@@ -291,7 +277,7 @@ def build_trainer(cfg: DictConfig, steps: Steps | None = None, **settings: Any) 
     if cfg.trainer.strategy == "fsdp":
         options["strategy"] = ShardedStrategy(process_count(cfg.trainer))
         settings["callbacks"] = [*settings.get("callbacks", []), EqualForwards()]
-    with translate_errors("trainer", ImportError, MisconfigurationException, RuntimeError, TypeError):
+    with translate_errors("trainer", ImportError, MisconfigurationException, RuntimeError):
         return L.Trainer(
             **options,
             accumulate_grad_batches=accumulate,

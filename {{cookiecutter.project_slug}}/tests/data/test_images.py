@@ -44,7 +44,7 @@ def folder(root: Path, **options) -> Images:
 
 def batches(data: Images, epoch: int = 0, count: int = 3) -> list[tuple[torch.Tensor, torch.Tensor]]:
     loader = data.train_dataloader()
-    loader.sampler.set_epoch(epoch)
+    loader.sampler.start = epoch * loader.sampler.epoch_size
     return list(itertools.islice(loader, count))
 
 

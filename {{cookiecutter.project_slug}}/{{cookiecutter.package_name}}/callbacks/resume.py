@@ -38,9 +38,9 @@ class StepClock(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         loop, step = trainer.fit_loop.epoch_loop, self.start
         batches = loop.batch_progress.total
-        batches.ready = batches.started = batches.processed = batches.completed = step * trainer.accumulate_grad_batches
+        batches.load_state_dict(dict.fromkeys(batches.state_dict(), step * trainer.accumulate_grad_batches))
         steps = loop.automatic_optimization.optim_progress.optimizer.step.total
-        steps.ready = steps.completed = step
+        steps.load_state_dict(dict.fromkeys(steps.state_dict(), step))
         due = step > 0 and (step % self.validate_every == 0 or step == trainer.max_steps)
         if due and self._validated != step and trainer.enable_validation:
             loop._batches_that_stepped = step - 1  # Lightning logs a step's metrics under the step before it

@@ -79,18 +79,18 @@ class DataModule(L.LightningDataModule):
         other.damage = damage
         return other
 
-    def places(self, number: int, batch_idx: int) -> range:
-        """Of a batch's samples in the split, or in the sequence that training sees, over all devices."""
+    def sample_indices(self, number: int, batch_idx: int) -> range:
+        """Returns the positions of a batch's samples in the split, or in the sequence that training sees."""
         rank, world = rank_and_world(self.trainer)
         first = batch_idx * self.batch_size
         return range(first * world + rank, (first + number) * world, world)
 
-    def training_places(self, number: int, batch_idx: int) -> list[tuple[int, int]]:
-        """Returns epoch and place in it of each sample of the training batch at hand."""
+    def training_indices(self, number: int, batch_idx: int) -> list[tuple[int, int]]:
+        """Returns the epoch, and the position in it, of each sample of the training batch at hand."""
         assert self.trainer is not None
         accumulate = self.trainer.accumulate_grad_batches
         batch = self.trainer.global_step * accumulate + batch_idx % accumulate
-        return [divmod(place, self.epoch_size) for place in self.places(number, batch)]
+        return [divmod(index, self.epoch_size) for index in self.sample_indices(number, batch)]
 
     def check_trainable(self, batches: int = 1) -> None:
         """Refuses to train on fewer samples than one optimiser step takes; evaluation needs no check.

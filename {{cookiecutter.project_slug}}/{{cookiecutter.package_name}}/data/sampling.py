@@ -5,7 +5,7 @@ itself with them. So no random state is saved, and neither workers nor an interr
 """
 
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 import lightning as L
@@ -22,7 +22,7 @@ def permutation(length: int, seed: int, epoch: int = 0) -> Tensor:
 
 
 class TrainSampler(Sampler[tuple[int, int]]):
-    """One endless sequence of (epoch, index), of which the devices take turns.
+    """One endless sequence of (epoch, index), of which the devices take turns, from `start` on.
 
     Every step over all devices sees the same samples however many devices there are.
 
@@ -30,7 +30,7 @@ class TrainSampler(Sampler[tuple[int, int]]):
         length: samples of the dataset.
         seed: of the run.
         epoch_size: samples of one epoch over all devices; the rest of its permutation is left out.
-        size: samples that this device takes until training ends.
+        size: samples that this device takes in one pass.
         rank, world: this process among those that share the dataset.
     """
 
@@ -43,6 +43,9 @@ class TrainSampler(Sampler[tuple[int, int]]):
         return self.size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
+        return islice(self._sequence(), self.size)
+
+    def _sequence(self) -> Iterator[tuple[int, int]]:
         first, skip = divmod(self.start, self.epoch_size)
         for epoch in count(first):
             order = permutation(self.length, self.seed, epoch)[skip : self.epoch_size]
@@ -81,7 +84,8 @@ class TrainLoader(DataLoader[Any]):
         self.trainer, self.step_size = trainer, step_size
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        self.sampler.start = (self.trainer.global_step if self.trainer is not None else 0) * self.step_size
+        if self.trainer is not None:
+            self.sampler.start = self.trainer.global_step * self.step_size
         yield from super().__iter__()
 
 

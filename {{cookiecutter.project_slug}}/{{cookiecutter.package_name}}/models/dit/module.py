@@ -61,8 +61,8 @@ class DiTModule(BaseModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, classes = batch
-        places = self.trainer.datamodule.training_places(len(images), batch_idx)  # type: ignore[attr-defined]
-        seeds = [mix(self.seed, epoch, place) for epoch, place in places]
+        indices = self.trainer.datamodule.training_indices(len(images), batch_idx)  # type: ignore[attr-defined]
+        seeds = [mix(self.seed, epoch, index) for epoch, index in indices]
         uniform, noise = draw_noise(seeds, images.shape[1:], images.device)
         t = self.objective.times(uniform[:, 0])
         labels = torch.where(uniform[:, 1] < self.label_dropout, self.num_classes, classes)
@@ -113,7 +113,7 @@ class DiTModule(BaseModule):
         """Returns the indices of a batch's samples among all; without a trainer, of the first batch."""
         if self._trainer is None:
             return range(number)
-        return self.trainer.datamodule.places(number, batch_idx)  # type: ignore[attr-defined]
+        return self.trainer.datamodule.sample_indices(number, batch_idx)  # type: ignore[attr-defined]
 
     def _evaluation_noise(self, images: Tensor, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Returns times (B,) and noise (B, C, H, W)."""
