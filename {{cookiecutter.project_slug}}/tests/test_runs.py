@@ -256,8 +256,7 @@ def test_sixteen_bits_keep_alpha_in_thirty_two(start: Start, tiny: Tiny, precisi
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_a_share_of_the_batches_that_is_none(start: Start, tmp_path: Path, split: str) -> None:
     """Before anything is made: Lightning would look at the test's share when training is over."""
-    wrong = rf"trainer\.limit_{split}_batches=1e-05: of \d+ batch\(es\) on a device that is less than one"
-    with pytest.raises(UsageError, match=wrong):
+    with pytest.raises(UsageError, match=f"limit_{split}_batches=1e-05"):
         start(f"trainer.limit_{split}_batches=0.00001")
     assert not (tmp_path / "runs").exists()
 
@@ -266,4 +265,4 @@ def test_training_says_nothing_on_stderr(tiny: Tiny, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), *tiny.argv, "trainer.max_epochs=1", f"runs={tmp_path}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("epoch     1/1") == 1
+    assert done.stdout.count("step 6/6") == 1

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -162,8 +163,8 @@ def count_steps(cfg: DictConfig, data: DataModule) -> Steps:
     Raises:
         ValueError: less than a step, or a part of one.
     """
-    options, batch = cfg.trainer, cfg.data.total_batch_size
-    _, accumulate = split_batch(batch, cfg.data.batch_size, process_count(options))
+    options, batch, processes = cfg.trainer, cfg.data.total_batch_size, process_count(cfg.trainer)
+    _, accumulate = split_batch(batch, cfg.data.batch_size, processes)
     per_epoch, limit = data.sizes["train"] // batch, options.limit_train_batches
     if isinstance(limit, float):
         per_epoch = int(per_epoch * limit)
@@ -173,6 +174,10 @@ def count_steps(cfg: DictConfig, data: DataModule) -> Steps:
         per_epoch = min(per_epoch, limit // accumulate)
     if per_epoch < 1:
         raise ValueError(f"limit_train_batches={limit}: that is less than one step; 1.0 takes all")
+    for split in ("val", "test"):  # Lightning would look at the test's share when training is over
+        share, batches = options[f"limit_{split}_batches"], ceil(data.sizes[split] // processes / data.batch_size)
+        if isinstance(share, float) and share and batches and int(share * batches) < 1:
+            raise ValueError(f"limit_{split}_batches={share}: that is less than one batch; 1.0 takes all")
     totals = [per_epoch * options.max_epochs, options.max_steps]
     validation = options.val_every_n_steps or per_epoch * options.check_val_every_n_epoch
     return Steps(per_epoch, min(total for total in totals if total > 0), validation)
