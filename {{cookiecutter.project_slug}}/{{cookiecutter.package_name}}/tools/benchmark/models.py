@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from ...config import compose, family_of, fit_keys, parse, to_argv
-from ...errors import first_line
+from ...errors import first_line, translate_errors
 from ...models import get_family
 from ...models.base import compile_parts, update_average
 from ...models.build import set_precision
@@ -66,7 +66,8 @@ class Runner:
     """
 
     def __init__(self, cfg: DictConfig, device: torch.device) -> None:
-        self.module = build_module(cfg, device).to(device)
+        with translate_errors("model"):
+            self.module = build_module(cfg, device).to(device)
         vars(self.module)["log"] = lambda *_, **__: None  # Lightning's wants a trainer
         dtype = set_precision(self.module, cfg.trainer.precision)
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
