@@ -34,7 +34,7 @@ FAMILIES = {
     ],
     ("vit", "dit"): [
         *("{package}/data/images.py", "{package}/data/transforms.py", "tests/data/test_images*"),
-        *("{package}/tools/robustness/images.py", "tests/tools/robustness/test_images_shift.py"),
+        *("{package}/tools/robustness/images.py", "tests/tools/robustness/test_images.py"),
         "configs/data/digits.yaml",
         *(f"configs/data/{name}.yaml" for name in ("cifar10", "fashion_mnist", "folder", "imagenet")),
     ],

@@ -42,72 +42,45 @@ def values_of(model: nn.Module, *inputs: torch.Tensor) -> dict[str, float]:
 
 
 def test_statistics_by_hand_and_in_order_of_execution() -> None:
-    net = Late("dyt").train()
+    model = Late("dyt").train()
     x = torch.randn(5, 6, 8) + 1
-    values = values_of(net, x)
+    values = values_of(model, x)
     assert list(values)[:2] == ["input_std/00_first", "inverse_std/00_first"]
     assert values["input_std/00_first"] == pytest.approx((3 * x).double().std(correction=0).item())
     assert values["inverse_std/00_first"] == pytest.approx(1 / (3 * x).double().std(correction=0).item())
     assert values["saturated/00_first"] == pytest.approx(((3 * x * 0.5).abs() > 2).float().mean().item())
-    second = torch.tanh(0.5 * 3 * x)  # without dropout: the look is in evaluation mode
+    second = torch.tanh(0.5 * 3 * x)  # without dropout: statistics are taken in evaluation mode
     assert values["input_std/01_last"] == pytest.approx(second.double().std(correction=0).item(), rel=1e-5)
-    assert net.training, "and the mode is given back"
-    assert net.drop.training
+    assert model.training
 
 
 def test_shift_counts_towards_saturation() -> None:
-    net = make_norm("derf", 4)
-    assert isinstance(net.shift, nn.Parameter)
-    nn.init.constant_(net.shift, 1.5)
+    model = make_norm("derf", 4)
+    assert isinstance(model.shift, nn.Parameter)
+    nn.init.constant_(model.shift, 1.5)
     x = torch.tensor([[0.0, 1.1, -1.1, -7.1]])
-    assert values_of(nn.Sequential(net), x)["saturated/00_0"] == 0.5  # 1.5 + 0.55 and 1.5 - 3.55
+    assert values_of(nn.Sequential(model), x)["saturated/00_0"] == 0.5  # 1.5 + 0.55 and 1.5 - 3.55
 
 
-def test_norms_without_alpha_have_no_saturation() -> None:
-    values = values_of(Late("ln"), torch.randn(4, 8))
-    assert set(values) == {"input_std/00_first", "inverse_std/00_first", "input_std/01_last", "inverse_std/01_last"}
-
-
-def net_and_inputs(tiny: Tiny, *argv: str) -> tuple[nn.Module, list[torch.Tensor]]:
+def model_and_inputs(tiny: Tiny, *argv: str) -> tuple[nn.Module, list[torch.Tensor]]:
     cfg = compose([*tiny.argv, *argv])
     data = build_data(cfg)
-    task = build_module(cfg)
+    module = build_module(cfg)
     data.prepare_data()
-    return task.model, [tensor[:4] for tensor in task.model_inputs(next(iter(data.train_dataloader())))]
+    return module.model, [tensor[:4] for tensor in module.model_inputs(next(iter(data.train_dataloader())))]
 
 
 def test_looking_changes_nothing(tiny: Tiny) -> None:
-    net, inputs = net_and_inputs(tiny, "norm=bn", *tiny.random)
-    net.train()
-    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    model, inputs = model_and_inputs(tiny, "norm=bn", *tiny.random)
+    model.train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = torch.get_rng_state()
-    input_sums(net, inputs)
+    input_sums(model, inputs)
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items()), "running statistics too"
-    assert not any(module._forward_hooks for module in net.modules())
-
-
-def test_a_compiled_net_is_looked_into(tiny: Tiny) -> None:
-    net, inputs = net_and_inputs(tiny, "norm=dyt")
-    plain = values_of(net, *inputs)
-    net.compile(backend="eager")
-    net(*inputs)
-    assert values_of(net, *inputs) == plain
-    assert named_norms(net) == tiny.norms
-
-
-def test_once_a_step_while_gradients_accumulate(start: Start, tiny: Tiny) -> None:
-    run, _ = start(
-        "data.batch_size=8", "monitor.every_n_steps=1", "trainer.max_epochs=1", "trainer.limit_train_batches=12"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items()), (
+        "running statistics too"
     )
-    steps = [step for step, tag, _ in rows(run) if tag == f"alpha/00_{tiny.norms[0]}"]
-    assert steps == [0, 1, 2, 3], "12 batches of 8 are 3 steps, and the end"
-
-
-def test_off_means_off(start: Start) -> None:
-    run, _ = start("monitor.every_n_steps=0", "trainer.max_epochs=1")
-    assert not [tag for tag in scalars(run) if tag.startswith(("alpha/", "input_std/"))]
-    assert not (run / "alpha.png").exists()
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_correlation_is_pearsons_of_the_logarithms(start: Start, tiny: Tiny) -> None:
@@ -130,10 +103,10 @@ def test_gradients_of_alpha_are_those_of_the_step(start: Start, tiny: Tiny, monk
     seen = {}
     clip = BaseModule.configure_gradient_clipping
 
-    def watch(task: BaseModule, *args: Any, **kwargs: Any) -> None:
-        alpha = task.model.get_submodule(tiny.norms[1]).alpha
-        seen[task.trainer.global_step] = abs(alpha.grad.item())
-        clip(task, *args, **kwargs)
+    def watch(module: BaseModule, *args: Any, **kwargs: Any) -> None:
+        alpha = module.model.get_submodule(tiny.norms[1]).alpha
+        seen[module.trainer.global_step] = abs(alpha.grad.item())
+        clip(module, *args, **kwargs)
 
     monkeypatch.setattr(BaseModule, "configure_gradient_clipping", watch)
     argv = ["data.batch_size=16", "trainer.limit_train_batches=12", "trainer.max_epochs=1"]
@@ -146,11 +119,11 @@ def test_gradients_of_alpha_are_those_of_the_step(start: Start, tiny: Tiny, monk
 @each_family
 def test_what_leaves_the_last_block_is_logged_once(tiny: Tiny) -> None:
     """It is what the last norm is fed, unless that comes after the mean over tokens."""
-    net, inputs = net_and_inputs(tiny, "norm=dyt")
+    model, inputs = model_and_inputs(tiny, "norm=dyt")
     outputs: list[torch.Tensor] = []
     for name in "blocks.0", "blocks.1":
-        net.get_submodule(name).register_forward_hook(lambda module, args, output: outputs.append(output))
-    values = values_of(net, *inputs)
+        model.get_submodule(name).register_forward_hook(lambda module, args, output: outputs.append(output))
+    values = values_of(model, *inputs)
     first, last = (output.double().std(correction=0).item() for output in outputs)
     assert values[f"input_std/02_{tiny.norms[2]}"] == pytest.approx(first, rel=1e-5)
     candidates = [tag for tag in values if tag.startswith(("output_std/", f"input_std/04_{tiny.norms[-1]}"))]
@@ -164,6 +137,24 @@ def test_a_warning_is_said_once_however_often_a_run_is_resumed(start: Start, cap
     assert " more)" in said[0]
     start(cfg=resume(run, "trainer.max_epochs=2"))
     assert "saturates on" not in capfd.readouterr().out
+
+
+def test_values_of_a_compiled_model_are_the_same(tiny: Tiny) -> None:
+    model, inputs = model_and_inputs(tiny, "norm=dyt")
+    plain = values_of(model, *inputs)
+    model.compile(backend="eager")
+    model(*inputs)
+    assert values_of(model, *inputs) == plain
+    assert named_norms(model) == tiny.norms
+
+
+def test_logged_once_a_step_until_it_is_turned_off(start: Start, tiny: Tiny) -> None:
+    accumulating = ["data.batch_size=8", "monitor.every_n_steps=1", "trainer.limit_train_batches=12"]
+    run, _ = start(*accumulating, "trainer.max_epochs=1")
+    off = ["trainer.max_epochs=2", "monitor.every_n_steps=0", "data.batch_size=8"]
+    assert start(cfg=resume(run, *off))[1]["steps"] > 3
+    steps = [step for step, tag, _ in rows(run) if tag == f"alpha/00_{tiny.norms[0]}"]
+    assert steps == [0, 1, 2, 3], "12 batches of 8 are 3 steps, and the end"
 
 
 def test_a_checkpoint_does_not_hold_the_history(start: Start) -> None:

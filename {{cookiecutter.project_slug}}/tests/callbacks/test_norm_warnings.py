@@ -23,26 +23,13 @@ def test_saturation_from_nine_tenths_on() -> None:
     assert warnings.of_values(150, {"saturated/00_a": 0.99, **FIRST}) == [], "once"
 
 
-def test_saturation_before_anything_is_learned_is_of_the_start() -> None:
-    (line,) = NormWarnings().of_values(0, {"saturated/00_a": 0.93, **FIRST})
-    assert "model.init" in line
-    assert "optim.lr" not in line
-
-
-@pytest.mark.parametrize(
-    ("alpha", "words"), [(0.06, ""), (0.04, "died: 0.04, from 1"), (-0.3, "changed its sign"), (float("nan"), "")]
-)
+@pytest.mark.parametrize(("alpha", "words"), [(0.06, ""), (0.04, "died"), (-0.3, "sign"), (float("nan"), "")])
 def test_an_alpha_that_dies_or_changes_its_sign(alpha: float, words: str) -> None:
     warnings = after(FIRST)
     lines = warnings.of_values(50, {"alpha/00_a": 0.2, "alpha/01_b": alpha})
     assert len(lines) == bool(words)
     assert all(line.startswith("alpha of 01_b") and words in line for line in lines)
     assert warnings.of_values(100, {"alpha/00_a": 0.2, "alpha/01_b": alpha}) == [], "once"
-
-
-@pytest.mark.parametrize("alpha", [-0.5, 0.0])
-def test_an_alpha_that_began_so_is_not_dead(alpha: float) -> None:
-    assert after({"alpha/00_a": alpha}).of_values(50, {"alpha/00_a": alpha}) == []
 
 
 def test_a_gradient_that_stays_away() -> None:
@@ -56,10 +43,3 @@ def test_a_gradient_that_stays_away() -> None:
     (line,) = warnings.of_gradients(tiny)
     assert line.startswith("alpha of 00_a")
     assert warnings.of_gradients(tiny) == [], "once"
-
-
-def test_gradients_that_vanish_together_are_no_news() -> None:
-    warnings = NormWarnings()
-    for _ in range(2 * PATIENCE):
-        assert warnings.of_gradients({"alpha_grad/00_a": 0.0, "alpha_grad/01_b": 0.0}) == []
-        assert warnings.of_gradients({}) == []
