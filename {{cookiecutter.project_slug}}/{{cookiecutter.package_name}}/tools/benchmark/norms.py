@@ -30,7 +30,6 @@ MOST_BUFFERS = 64
 MOST_CALLS = 16  # in a round: a GPU queues 1,024 launches, and a formula makes tens of them
 # Bytes of x that a round goes through; more on a GPU, so that starting it weighs less.
 BYTES_PER_ROUND = {"cpu": 2**25, "cuda": 2**30}
-KERNELS = {"plain": "plain", "triton compiled": "triton"}  # ways that ask for a kernel
 
 
 def _standardised(x: Tensor, dim: int, eps: float) -> Tensor:
@@ -70,7 +69,7 @@ def build(
     if how in RIVALS:
         module = RIVALS[how][norm](dim).to(device=device, dtype=dtype)
         return module, list(module.parameters())
-    options: dict[str, Any] = {"kernel": KERNELS[how]} if how in KERNELS else {}
+    options: dict[str, Any] = {"kernel": "plain"} if how == "plain" else {}
     ours = make_norm(norm, dim, device=device, dtype=dtype, **options)
     call: Callable[[Tensor], Tensor] = ours
     parameters: dict[str, Tensor] = dict(ours.named_parameters())
@@ -150,7 +149,7 @@ class NormBenchmark(Benchmark):
     def _ways(self, norm: str) -> list[str]:
         ways = [*(["formula", "compiled"] if norm in FORMULAS else []), "ours", "ours compiled"]
         if self.device.type == "cuda" and "kernel" in options_of(norm):
-            ways += KERNELS
+            ways.append("plain")
         ways = [how for how in ways if self.options["compile"] or not how.endswith("compiled")]
         return ways + [one for one in self.options["rivals"] if one not in self.skipped and norm in RIVALS[one]]
 

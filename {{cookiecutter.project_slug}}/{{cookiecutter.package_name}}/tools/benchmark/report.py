@@ -26,7 +26,7 @@ from .timing import Timing
 Row = dict[str, Any]
 KEYS = ("group", "step", "norm", "how")  # that say what a row measures
 REFERENCE = "ln"  # the norm that others are compared with, where it takes part; else the first
-KERNELS = ("triton", "liger-kernel")  # packages whose version matters
+PACKAGES = ("triton", "liger-kernel")  # packages whose version matters
 WIDTH = 140  # characters of a line, where no terminal has its own
 seconds_text = EngFormatter("s", places=2)
 
@@ -123,7 +123,7 @@ def conditions(device: torch.device) -> dict[str, Any]:
         "cpus": cpu_count(),
         "threads": threads,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "versions": versions() | {one.name: one.version for one in distributions() if one.name in KERNELS},
+        "versions": versions() | {one.name: one.version for one in distributions() if one.name in PACKAGES},
         "git": git_state(),
     }
 
