@@ -9,7 +9,7 @@ from typing import Any
 
 from {{cookiecutter.package_name}}.cli import run
 from {{cookiecutter.package_name}}.config import recompose, value_of
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.runs import evaluable, saved_checkpoint
 
 USAGE = "python evaluate.py checkpoint=<run or file> [split=test|val] [shift=name] [data=option] [trainer=option]"

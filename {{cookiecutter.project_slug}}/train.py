@@ -4,7 +4,7 @@ from pathlib import Path
 
 from {{cookiecutter.package_name}}.cli import print_help, run
 from {{cookiecutter.package_name}}.config import compose, recompose, value_of
-from {{cookiecutter.package_name}}.errors import require
+from {{cookiecutter.package_name}}.config.errors import require
 from {{cookiecutter.package_name}}.runs import RESUMABLE, saved_config
 
 USAGE = "python train.py [group=option ...] [key=value ...] [experiment=name] [resume=run]"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.models.base import BaseModule
 
 from .conftest import each_family

@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from {{cookiecutter.package_name}} import cli, config
 from {{cookiecutter.package_name}}.config import compose, leaves, plain, recompose
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.constraints import CONSTRAINTS
+from {{cookiecutter.package_name}}.config.errors import UsageError
 
 # Other groups are of one task, or their options made for some.
 EVERYWHERE = {*config.ROOTED, *OmegaConf.load(config.CONFIGS / "train.yaml").defaults}
@@ -291,7 +292,7 @@ def test_values_that_do_not_go_together_are_refused(key: str, line: str) -> None
 
 def test_every_constraint_has_a_bad_value() -> None:
     keys = [*BAD, *(key for key, _ in RELATIONS)]
-    assert [pattern for pattern in config.CONSTRAINTS if not fnmatch.filter(keys, pattern)] == []
+    assert [pattern for pattern in CONSTRAINTS if not fnmatch.filter(keys, pattern)] == []
 
 
 @pytest.mark.parametrize("group", ["task", "norm", "experiment"])

@@ -8,7 +8,7 @@ import pytest
 
 from {{cookiecutter.package_name}} import cli, config
 from {{cookiecutter.package_name}}.config import compose, plain, recompose
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 
 Write = Callable[[dict[str, str]], Path]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.distributed import process_count, split_batch
-from {{cookiecutter.package_name}}.errors import UsageError
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 import evaluate
 from {{cookiecutter.package_name}} import train as fit
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.runs import evaluable
 
 from .conftest import each_family

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from {{cookiecutter.package_name}} import figures
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.figures import Cloud, fit_tanh
 from {{cookiecutter.package_name}}.loggers import MetricsCSV
 

@@ -16,9 +16,9 @@ from torch.distributed.tensor import DTensor
 
 from {{cookiecutter.package_name}} import distributed as parallel
 from {{cookiecutter.package_name}}.config import compose, recompose
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.data import base
 from {{cookiecutter.package_name}}.distributed import ShardedStrategy, shard
-from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.models.build import build_model
 from {{cookiecutter.package_name}}.runs import (
     evaluable,

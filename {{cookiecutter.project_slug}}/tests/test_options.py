@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from {{cookiecutter.package_name}}.cli import read_options
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.models.scripts import run_script
 
 from .runs import ROOT

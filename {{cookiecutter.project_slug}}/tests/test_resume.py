@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from {{cookiecutter.package_name}} import train as fit
 from {{cookiecutter.package_name}}.callbacks.checkpoint import LastCheckpoint
 from {{cookiecutter.package_name}}.config import compose, recompose
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.models.base import BaseModule
 from {{cookiecutter.package_name}}.runs import RESUMABLE, last_checkpoint, saved_checkpoint, saved_config
 

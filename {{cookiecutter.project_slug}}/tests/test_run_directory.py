@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from {{cookiecutter.package_name}}.config import compose, plain
-from {{cookiecutter.package_name}}.errors import Diverged, UsageError
+from {{cookiecutter.package_name}}.config.errors import Diverged, UsageError
 from {{cookiecutter.package_name}}.runs import RUN_DIR, hold_run, open_run
 
 LAUNCHERS = {

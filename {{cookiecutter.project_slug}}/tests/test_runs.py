@@ -17,7 +17,7 @@ import train
 from {{cookiecutter.package_name}} import train as fit
 from {{cookiecutter.package_name}}.callbacks.divergence import Divergence
 from {{cookiecutter.package_name}}.config import compose, groups, plain, recompose
-from {{cookiecutter.package_name}}.errors import Diverged, UsageError
+from {{cookiecutter.package_name}}.config.errors import Diverged, UsageError
 from {{cookiecutter.package_name}}.models.base import BaseModule
 from {{cookiecutter.package_name}}.norms import names
 from {{cookiecutter.package_name}}.runs import RUN_DIR, saved_checkpoint

@@ -18,7 +18,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from .config import CONFIGS, ROOTED, compose, groups, leaves, parse_yaml, plain, typed_value
-from .errors import UsageError, did_you_mean, own_words, require
+from .config.errors import UsageError, did_you_mean, own_words, require
 
 Options = Mapping[str, tuple[Any, str]]  # by key: the default, whose type is the key's type, and a comment
 

@@ -19,7 +19,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from .errors import UsageError, require
+from .config.errors import UsageError, require
 from .norms import has_batch_norm, is_norm
 
 

@@ -246,7 +246,7 @@ def _r2(x: Array, y: Array) -> float:
 
 def main(argv: list[str]) -> None:
     from .cli import read_options
-    from .errors import require
+    from .config.errors import require
 
     run = Path(read_options(argv, {"run": ("", "a run directory")})["run"])
     require((run / "metrics.csv").is_file(), f"run={run}: there is no run there (no metrics.csv)")

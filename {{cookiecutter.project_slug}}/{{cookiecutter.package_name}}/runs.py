@@ -21,7 +21,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from .config import plain, without
-from .errors import Diverged, UsageError, require
+from .config.errors import Diverged, UsageError, require
 from .utils import LOCK, hold, write_json
 
 RUN_DIR = "DYT_RUN_DIR"  # tells the other ranks, which Lightning starts with the same argv, what rank 0 decided

@@ -25,10 +25,10 @@ from .callbacks.seeding import StepSeeding
 from .callbacks.throughput import Throughput
 from .cli import print_summary, print_tree, quiet
 from .config import plain
+from .config.errors import Diverged, UsageError, require, translate_errors
 from .data import get_kind
 from .data.base import DataModule
 from .distributed import EqualForwards, ShardedStrategy, check_shardable, device_list, process_count, split_batch
-from .errors import Diverged, UsageError, require, translate_errors
 from .loggers import build_loggers
 from .models import get_family
 from .models.base import BaseModule

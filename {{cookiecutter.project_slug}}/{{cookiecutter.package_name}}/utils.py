@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import numpy as np
 from filelock import FileLock, Timeout
 
-from .errors import UsageError
+from .config.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

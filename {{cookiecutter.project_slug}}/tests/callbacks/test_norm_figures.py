@@ -14,7 +14,7 @@ from torch import nn
 
 from {{cookiecutter.package_name}}.callbacks import norm_figures
 from {{cookiecutter.package_name}}.callbacks.norm_figures import capture, select_layers
-from {{cookiecutter.package_name}}.errors import Diverged, UsageError
+from {{cookiecutter.package_name}}.config.errors import Diverged, UsageError
 from {{cookiecutter.package_name}}.norms import make_norm
 
 from ..runs import Start, Tiny, rows, scalars

@@ -17,8 +17,8 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, FashionMNIST
 
 from {{cookiecutter.package_name}} import cli
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.data.images import Images, pixels, stratified_split
-from {{cookiecutter.package_name}}.errors import UsageError
 
 DIGITS: dict[str, Any] = {
     "dataset": "digits",

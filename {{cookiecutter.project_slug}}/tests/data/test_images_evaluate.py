@@ -4,7 +4,7 @@ import pytest
 
 import evaluate
 from {{cookiecutter.package_name}}.config import compose
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 
 from ..conftest import FAMILIES
 from ..runs import Start

@@ -10,7 +10,7 @@ import evaluate
 import sample
 from {{cookiecutter.package_name}} import train as fit
 from {{cookiecutter.package_name}}.config import compose
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.tools.prepare.latents import OPTIONS, prepare_latents
 
 from ..models.dit.tiny import TINY, write_images

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.data.tokens_text import Bytes, Codec, Tokenizer, codec_of, train_tokenizer
-from {{cookiecutter.package_name}}.errors import UsageError
 
 TEXT = "naïve café — 😀 <|endoftext|>\n\tdone ✓"
 

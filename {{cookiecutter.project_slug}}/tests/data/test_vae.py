@@ -10,9 +10,9 @@ from unittest.mock import Mock
 import pytest
 import torch
 
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.data import vae as module
 from {{cookiecutter.package_name}}.data.vae import VAE, Decoder, identity, pixels, shows_pixels
-from {{cookiecutter.package_name}}.errors import UsageError
 
 from .latents_files import SCALE, SHAPE, SHIFT, change, save_vae, written
 

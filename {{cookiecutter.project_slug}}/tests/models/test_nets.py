@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from {{cookiecutter.package_name}}.config import compose, plain
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.models.build import build_model, find_device, set_precision, trained_model
 
 from ..conftest import FAMILIES

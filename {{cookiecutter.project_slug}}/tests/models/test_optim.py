@@ -5,7 +5,7 @@ import math
 import pytest
 from torch import Tensor, nn
 
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.models.optim import SCHEDULES, lr_factor, parameter_groups
 from {{cookiecutter.package_name}}.norms import PointwiseNorm, make_norm
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from {{cookiecutter.package_name}}.config import compose, plain, recompose
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.models.base import BaseModule
 from {{cookiecutter.package_name}}.models.pretrained import initialise_
 from {{cookiecutter.package_name}}.norms import PointwiseNorm

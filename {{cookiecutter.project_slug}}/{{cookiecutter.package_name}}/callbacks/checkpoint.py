@@ -7,7 +7,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ..errors import Diverged
+from ..config.errors import Diverged
 from .resume import interval_ended
 
 

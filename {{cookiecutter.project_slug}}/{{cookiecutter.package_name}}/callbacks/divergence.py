@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from ..errors import Diverged
+from ..config.errors import Diverged
 
 
 class Divergence(L.Callback):

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
-from ..errors import Diverged, did_you_mean
+from ..config.errors import Diverged, did_you_mean
 from ..figures import CLOUDS, Cloud, draw, fit_tanh, save_clouds
 from ..loggers import log_image, read_metrics
 from ..models.base import BaseModule

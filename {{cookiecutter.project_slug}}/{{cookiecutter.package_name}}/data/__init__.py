@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
+from ..config.errors import UsageError
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, for which prepare.py need not wait
     from torch import Tensor

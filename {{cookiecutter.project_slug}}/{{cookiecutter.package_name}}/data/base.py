@@ -7,7 +7,7 @@ from typing import Any, Self
 import lightning as L
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from ..errors import require
+from ..config.errors import require
 from ..utils import cpu_count
 from .sampling import EvalSampler, TrainLoader, TrainSampler, permutation, rank_and_world
 

@@ -16,7 +16,7 @@ from timm.data.readers import add_img_extensions
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from ..errors import UsageError, first_line
+from ..config.errors import UsageError, first_line
 from ..utils import seed_all
 from .base import DataModule
 from .transforms import Collate, Transform, collate_with_mixup, image_transforms

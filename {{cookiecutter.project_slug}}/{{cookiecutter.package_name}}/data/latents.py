@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..errors import UsageError
+from ..config.errors import UsageError
 from ..utils import mix
 from . import prepared
 from .base import DataModule

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import utils
-from ..errors import UsageError, require
+from ..config.errors import UsageError, require
 from ..utils import LOCK
 
 META = "meta.json"

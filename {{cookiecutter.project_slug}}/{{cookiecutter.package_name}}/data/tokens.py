@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..errors import require
+from ..config.errors import require
 from .base import DataModule, check_fractions
 from .tokens_sources import stdlib, text
 from .tokens_stream import Corpus, Stream, read_shards

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UsageError, require
+from ..config.errors import UsageError, require
 from .tokens_stream import Corpus, Split, Stream
 
 EOT = 256

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import require
+from ..config.errors import require
 from . import prepared
 from .prepared import AGAIN, META
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import UsageError, require
+from ..config.errors import UsageError, require
 from .prepared import AGAIN
 from .tokens_sources import EOT, VOCAB_SIZE
 from .tokens_stream import read_meta

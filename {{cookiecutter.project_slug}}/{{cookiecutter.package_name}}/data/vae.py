@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
+from ..config.errors import UsageError
 from ..utils import stamp
 from .latents import read_meta
 from .prepared import META

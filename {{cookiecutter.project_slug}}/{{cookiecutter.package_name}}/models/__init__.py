@@ -3,7 +3,7 @@
 {%- set llm = cookiecutter.families in ("all", "llm") -%}
 """Model families, one folder each. For one more, add its folder, and two lines here."""
 
-from ..errors import UsageError
+from ..config.errors import UsageError
 from .family import Family, Script
 
 NAMES = {{ '["vit", "dit", "llm"]' if cookiecutter.families == "all" else '["' ~ cookiecutter.families ~ '"]' }}

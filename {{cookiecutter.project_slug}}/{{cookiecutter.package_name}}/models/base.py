@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from ..config.errors import UsageError
 from ..distributed import full_tensor, shard
-from ..errors import UsageError
 from .mean import Mean
 from .optim import SCHEDULES, lr_factor, parameter_groups
 

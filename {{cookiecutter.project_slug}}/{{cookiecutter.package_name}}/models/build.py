@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ..config import plain
-from ..errors import UsageError, require
+from ..config.errors import UsageError, require
 from ..norms import has_batch_norm, make_norm
 from ..runs import load_checkpoint
 from . import get_family

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import UsageError
+from ..config.errors import UsageError
 from ..norms import PointwiseNorm
 
 

@@ -9,9 +9,9 @@ from torch import nn
 
 from ..cli import shown
 from ..config import plain, recompose
+from ..config.errors import UsageError, require
 from ..data.base import DataModule
 from ..distributed import this_device
-from ..errors import UsageError, require
 from ..norms import PointwiseNorm
 from ..norms.transfer import Distance, Inputs, copy_, distance, fit_norms_, standing_in
 from ..runs import saved_checkpoint

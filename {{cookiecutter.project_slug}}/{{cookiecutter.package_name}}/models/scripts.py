@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..cli import print_options, read_options
-from ..errors import UsageError, translate_errors
+from ..config.errors import UsageError, translate_errors
 from . import NAMES, get_family
 
 CHECKPOINT = {"checkpoint": ("", "a run directory, or a checkpoint file")}

@@ -10,7 +10,7 @@ from PIL import Image
 
 import sample
 from {{cookiecutter.package_name}}.config import compose, plain
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.models.dit import sample as dit_sample
 from {{cookiecutter.package_name}}.models.dit.module import DiTModule
 from {{cookiecutter.package_name}}.train import build_module

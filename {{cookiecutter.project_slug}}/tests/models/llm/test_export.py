@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 import export
 import prepare
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.data.tokens_text import Bytes, codec_of, train_tokenizer
-from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.models.llm.generate import generate
 from {{cookiecutter.package_name}}.models.llm.huggingface import MODELING, load_hf
 from {{cookiecutter.package_name}}.models.llm.model import Llama

@@ -9,7 +9,7 @@ import torch
 import evaluate
 from {{cookiecutter.package_name}}.callbacks.norm_monitor import input_sums
 from {{cookiecutter.package_name}}.config import compose
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.train import build_module
 
 from ...runs import Start, Tiny

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import sample
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.data.tokens_text import Bytes
-from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.models.base import BaseModule
 from {{cookiecutter.package_name}}.models.llm.generate import generate
 from {{cookiecutter.package_name}}.models.llm.model import Llama

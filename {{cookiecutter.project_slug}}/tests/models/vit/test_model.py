@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from {{cookiecutter.package_name}} import config
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.models.vit.model import build
 from {{cookiecutter.package_name}}.norms import is_norm, make_norm, names
 from {{cookiecutter.package_name}}.train import build_model, build_module

@@ -4,7 +4,7 @@ import pytest
 
 from {{cookiecutter.package_name}} import train as fit
 from {{cookiecutter.package_name}}.config import recompose
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.runs import saved_checkpoint
 
 from ...runs import Start, Tiny

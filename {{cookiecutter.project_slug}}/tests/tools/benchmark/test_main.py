@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import benchmark
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.tools.benchmark import norms, timing
 from {{cookiecutter.package_name}}.tools.benchmark.main import read
 from {{cookiecutter.package_name}}.tools.benchmark.timing import Case

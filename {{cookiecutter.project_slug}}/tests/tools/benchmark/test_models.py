@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import benchmark
 from {{cookiecutter.package_name}}.config import groups
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.tools.benchmark import models, timing
 from {{cookiecutter.package_name}}.tools.benchmark.main import read
 from {{cookiecutter.package_name}}.tools.benchmark.models import ModelBenchmark, Runner, configs

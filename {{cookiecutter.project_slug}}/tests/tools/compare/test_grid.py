@@ -2,7 +2,7 @@
 
 import pytest
 
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.tools.compare.grid import choose_baseline, choose_metric, combine, split
 from {{cookiecutter.package_name}}.tools.compare.results import Comparison
 

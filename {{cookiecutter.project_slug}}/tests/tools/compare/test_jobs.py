@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.tools.compare import jobs
 from {{cookiecutter.package_name}}.tools.compare.jobs import Command, Local, Process, Slurm, SlurmJob, failure, last_line, visible_gpus
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import compare as script
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.runs import hold_run
 from {{cookiecutter.package_name}}.tools.compare import figures, jobs, main
 from {{cookiecutter.package_name}}.tools.compare.jobs import ROOT, Outcome

@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import pytest
 
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.tools.prepare import documents as module
 from {{cookiecutter.package_name}}.tools.prepare.documents import load_documents, local_files
 

@@ -15,9 +15,9 @@ from PIL import Image
 
 import prepare as script
 from {{cookiecutter.package_name}} import utils
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.data.latents import Latents
 from {{cookiecutter.package_name}}.data.vae import VAE
-from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.tools.prepare.latents import OPTIONS
 
 from ...data.latents_files import save_vae

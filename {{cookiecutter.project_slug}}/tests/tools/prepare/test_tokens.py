@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from {{cookiecutter.package_name}} import utils
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.data.tokens import Tokens
 from {{cookiecutter.package_name}}.data.tokens_text import Tokenizer, codec_of
-from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.tools.prepare import tokens as module
 from {{cookiecutter.package_name}}.tools.prepare.tokens import OPTIONS, prepare
 

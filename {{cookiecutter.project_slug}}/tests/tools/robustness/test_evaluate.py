@@ -13,7 +13,7 @@ import pytest
 import evaluate
 from {{cookiecutter.package_name}} import train as fit
 from {{cookiecutter.package_name}}.config import compose
-from {{cookiecutter.package_name}}.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.models import get_family
 from {{cookiecutter.package_name}}.tools.robustness.evaluate import evaluate_shift, shifts
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.data import tokens
 from {{cookiecutter.package_name}}.data.tokens_text import Bytes
-from {{cookiecutter.package_name}}.errors import UsageError
 from {{cookiecutter.package_name}}.tools.robustness import text as tokens_shift
 from {{cookiecutter.package_name}}.tools.robustness.text import SHARES, ReplacedSet, origin
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ...cli import progress
 from ...config import plain, recompose
+from ...config.errors import UsageError, require
 from ...data import get_kind
-from ...errors import UsageError, require
 from ...utils import WIDEST, columns, levels, mix, tiled, write_png
 from ..build import find_device, set_precision, trained_model
 from . import objectives

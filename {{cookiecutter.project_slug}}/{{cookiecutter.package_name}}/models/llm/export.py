@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...config import recompose
+from ...config.errors import UsageError, require
 from ...data.tokens_text import END_OF_TEXT, Codec, Tokenizer, codec_of
-from ...errors import UsageError, require
 from ..build import set_precision, trained_model
 from .huggingface import MODELING, hf_config, hf_state
 from .model import Llama

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...config import recompose
+from ...config.errors import UsageError, require
 from ...data.tokens_text import Codec, codec_of
-from ...errors import UsageError, require
 from ..build import find_device, set_precision, trained_model
 from .generate import generate
 from .model import Llama

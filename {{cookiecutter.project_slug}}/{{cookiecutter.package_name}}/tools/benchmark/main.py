@@ -10,7 +10,7 @@ import torch
 
 from ...cli import Options, progress, read_options
 from ...config import groups
-from ...errors import UsageError, did_you_mean, require
+from ...config.errors import UsageError, did_you_mean, require
 from ...models.build import find_device
 from ...norms import names
 from ...runs import make_numbered

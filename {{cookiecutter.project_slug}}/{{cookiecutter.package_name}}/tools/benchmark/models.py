@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from ...config import compose, family_of, fit_keys, parse, to_argv
-from ...errors import first_line, translate_errors
+from ...config.errors import first_line, translate_errors
 from ...models import get_family
 from ...models.base import compile_parts, update_average
 from ...models.build import set_precision

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import UsageError, first_line
+from ...config.errors import UsageError, first_line
 from ...norms import make_norm
 from ...norms.registry import options_of
 from .report import Benchmark, Row, common_rows

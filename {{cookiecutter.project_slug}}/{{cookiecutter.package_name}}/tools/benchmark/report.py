@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ...errors import require
+from ...config.errors import require
 from ...runs import git_state, versions
 from ...utils import cpu_count, replace, write_json
 from .timing import Timing

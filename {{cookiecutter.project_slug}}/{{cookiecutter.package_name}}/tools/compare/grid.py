@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from ...config import compose, fit_keys, groups, parse, plain, to_argv, without
-from ...errors import UsageError, require
+from ...config.errors import UsageError, require
 
 OWN_KEYS = ("name", "runs", "resume")  # set by the comparison itself
 # Keys that change no number: they are no part of a run's identity, and a run may be resumed with other values.

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from rich.progress import TaskID
 
 from ...cli import progress
-from ...errors import UsageError
+from ...config.errors import UsageError
 from ...runs import resume_files
 from ...utils import cpu_count
 

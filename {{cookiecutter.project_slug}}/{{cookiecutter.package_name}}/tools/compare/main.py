@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...cli import read_options
-from ...errors import require
+from ...config.errors import require
 from ...runs import hold_run
 from ...utils import LOCK, hold, write_json
 from ..robustness.evaluate import shift_of

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ...cli import Options, print_options, read_options
-from ...config import COUNT, SEED, Check, between, share
-from ...errors import UsageError, translate_errors
+from ...config.constraints import COUNT, SEED, Check, between, share
+from ...config.errors import UsageError, translate_errors
 
 USAGE = "python prepare.py {{ "source=<text>" if llm }}{{ "|" if llm and dit }}{{ "images=<folder>" if dit }} out=<folder> [key=value ...]"
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...config.errors import UsageError, require
 from ...data.tokens_sources import matching_files
-from ...errors import UsageError, require
 
 if TYPE_CHECKING:
     from datasets import Dataset

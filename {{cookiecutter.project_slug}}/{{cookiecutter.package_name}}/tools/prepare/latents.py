@@ -12,9 +12,9 @@ import numpy as np
 
 from ... import utils
 from ...cli import Options, progress
+from ...config.errors import UsageError, own_words
 from ...data import prepared
 from ...data.prepared import META
-from ...errors import UsageError, own_words
 
 if TYPE_CHECKING:
     from ...data.images import ImageSet, Split

@@ -16,12 +16,12 @@ from rich.table import Table
 
 from ... import utils
 from ...cli import Options
+from ...config.errors import UsageError, require
 from ...data import prepared
 from ...data.prepared import META
 from ...data.tokens_sources import split_of
 from ...data.tokens_stream import DTYPES, FORMAT, SPLITS, read_meta, read_shards
 from ...data.tokens_text import END_OF_TEXT, Bytes, Codec, Tokenizer, checksum, train_tokenizer
-from ...errors import UsageError, require
 from .documents import load_documents, local_files, root_cause
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from ... import cli, utils
 from ...config import plain
-from ...errors import UsageError
+from ...config.errors import UsageError
 from ...models import get_family
 from ...runs import load_checkpoint
 

@@ -17,10 +17,10 @@ from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from ... import utils
+from ...config.errors import UsageError, require
 from ...data.tokens_sources import read
 from ...data.tokens_stream import Corpus, Split, Stream
 from ...data.tokens_text import codec_of
-from ...errors import UsageError, require
 from ...utils import mix
 
 if TYPE_CHECKING:  # Lightning's import takes seconds, for which a mistyped name should not wait
