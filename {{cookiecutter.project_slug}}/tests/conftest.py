@@ -57,3 +57,11 @@ def mesh() -> Iterator[DeviceMesh]:
     init_process_group("fake", rank=1, world_size=2)
     yield init_device_mesh("cpu", (2,))
     destroy_process_group()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests of runs of two processes as slow."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "two_processes" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)

@@ -61,10 +61,12 @@ def test_curves_are_those_of_one_process(two_processes: Path, start: Start) -> N
     assert scalars(two_processes).keys() == scalars(alone).keys()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_one_that_never_stopped(tiny: Tiny, tmp_path: Path) -> None:
     assert_both_equal(stop_and_go(tiny, tmp_path, "trainer=ddp_cpu"))
 
 
+@pytest.mark.slow
 def test_both_begin_from_the_same_trained_net(tiny: Tiny, tmp_path: Path) -> None:
     """Each fits the norms for itself, before DDP hands the first one's weights to all."""
     cfg = configured(tiny, "norm=ln", "seed=1")
@@ -97,6 +99,7 @@ def test_both_begin_from_the_same_trained_net(tiny: Tiny, tmp_path: Path) -> Non
         assert all(torch.equal(tensor, found[key]) for key, tensor in expected.items()), file
 
 
+@pytest.mark.slow
 def test_an_error_on_one_rank_ends_both(tiny: Tiny, tmp_path: Path) -> None:
     """A checkpoint of one rank would wait for the other, which waits for its gradients."""
     script = tmp_path / "broken.py"
