@@ -151,7 +151,7 @@ def test_statistics_of_the_training_images_are_kept(
 
     monkeypatch.setattr(TimmFeatures, "forward", count)
 
-    def measure() -> tuple[int, float]:
+    def measure() -> tuple[int, Any]:
         seen.clear()
         argv = ["task.quality.features=test_vit", f"task.quality.weights={weights}", "trainer.precision=bf16-mixed"]
         argv += ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "data.val_fraction=0.9"]

@@ -54,26 +54,22 @@ def image_steps(folder: Path) -> dict[str, list[int]]:
     return {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}
 
 
-def test_they_are_what_sample_draws_without_guidance(tmp_path: Path) -> None:
-    """So the average's, and the last ones."""
+def test_pictures_are_what_sample_draws_without_guidance(tmp_path: Path) -> None:
     train(tmp_path)
     sample.main([f"checkpoint={tmp_path}", "n=12", "steps=3"])
     ours, theirs = picture(tmp_path / "samples.png"), picture(tmp_path / "samples-1.png")
     assert np.abs(ours - theirs).max() <= 1
     assert ours.shape == (2 * TILE - 4, 10 * TILE - 4), "a column for each class"
     assert image_steps(tmp_path) == {"samples": [4, 8], "trajectory": [4, 8]}, "not twice at the end"
+    paths = picture(tmp_path / "trajectory.png")
+    assert paths.shape == (5 * TILE - 4, 4 * TILE - 4), "noise and three steps of five samples"
+    assert (paths[:64, -64:] == ours[:64, :64]).all()
+    assert paths[:64, :64].std() > 60, "noise"
 
 
-def test_the_way_of_a_sample(tmp_path: Path) -> None:
-    train(tmp_path, n=4)
-    samples, ways = picture(tmp_path / "samples.png"), picture(tmp_path / "trajectory.png")
-    assert ways.shape == (4 * TILE - 4, 4 * TILE - 4), "noise and three steps of four samples"
-    for number in range(4):
-        assert (ways[number * TILE :, 3 * TILE :][:64] == samples[:, number * TILE :][:64, :64]).all()
-        assert ways[number * TILE :, :64][:64].std() > 60, "noise"
 
 
-def test_training_goes_on_as_if_nobody_had_looked(tmp_path: Path) -> None:
+def test_pictures_do_not_change_the_training(tmp_path: Path) -> None:
     argv = ["norm=bn", "ema.decay=0"]
     (one, _), (other, trainer) = train(tmp_path / "on", *argv), train(tmp_path / "off", *argv, n=0)
     for name, tensor in one.state_dict().items():

@@ -215,7 +215,7 @@ def test_sources_without_text_leave_nothing(tmp_path, content, words):
 @pytest.mark.slow
 def test_the_command(lines, tmp_path):
     def call(*argv: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, ROOT / "prepare.py", *argv]
+        command = [sys.executable, str(ROOT / "prepare.py"), *argv]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
 
     done = call(f"source={lines}", "out=my data", "workers=2", "val_fraction=0.1", "test_fraction=0.1")
