@@ -67,8 +67,6 @@ def test_pictures_are_what_sample_draws_without_guidance(tmp_path: Path) -> None
     assert paths[:64, :64].std() > 60, "noise"
 
 
-
-
 def test_pictures_do_not_change_the_training(tmp_path: Path) -> None:
     argv = ["norm=bn", "ema.decay=0"]
     (one, _), (other, trainer) = train(tmp_path / "on", *argv), train(tmp_path / "off", *argv, n=0)
