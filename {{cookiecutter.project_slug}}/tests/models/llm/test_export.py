@@ -83,7 +83,7 @@ def test_the_modelling_file_stands_alone(tmp_path: Path) -> None:
     _, folder = exported(tmp_path, "norm=dyt")
     text = (folder / MODELING.name).read_text()
     imports = [line.split()[1].partition(".")[0] for line in text.splitlines() if line.startswith(("import", "from"))]
-    assert set(imports) == {"collections", "torch", "transformers"}
+    assert set(imports) == {"collections", "torch", "transformers", "typing"}
     other = loaded(folder, trust_remote_code=True, dtype=torch.bfloat16)
     kept = {parameter.dtype for name, parameter in other.named_parameters() if name.endswith("alpha")}
     assert kept == {torch.float32}, "alpha is not rounded"

@@ -5,6 +5,7 @@ embedding is the library's own; attention with norms on queries and keys is its 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class NormLlamaForCausalLM(LlamaForCausalLM):
     config_class = NormLlamaConfig
     _keep_in_fp32_modules_strict = ["alpha", "shift"]  # noqa: RUF012 (near 0.5 bf16 has steps of 0.004)
 
-    def __init__(self, config: NormLlamaConfig) -> None:
+    def __init__(self, config: Any) -> None:  # a NormLlamaConfig, which has what a Qwen3Config has
         super().__init__(config)
 
         def norm(dim: int) -> nn.Module:
