@@ -61,8 +61,7 @@ class DiTModule(BaseModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, classes = batch
-        indices = self.trainer.datamodule.training_indices(len(images), batch_idx)  # type: ignore[attr-defined]
-        seeds = [mix(self.seed, epoch, index) for epoch, index in indices]
+        seeds = [mix(self.seed, epoch, index) for epoch, index in self._training_indices(len(images), batch_idx)]
         uniform, noise = draw_noise(seeds, images.shape[1:], images.device)
         t = self.objective.times(uniform[:, 0])
         labels = torch.where(uniform[:, 1] < self.label_dropout, self.num_classes, classes)
@@ -71,6 +70,13 @@ class DiTModule(BaseModule):
         loss = losses.mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def _training_indices(self, number: int, batch_idx: int) -> list[tuple[int, int]]:
+        """Returns (epoch, index) of the samples of a batch; without a trainer, as in benchmark.py, any."""
+        if self._trainer is None:
+            return [(0, index) for index in range(number)]
+        found: list[tuple[int, int]] = self.trainer.datamodule.training_indices(number, batch_idx)  # type: ignore[attr-defined]
+        return found
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         super().on_before_optimizer_step(optimizer)
