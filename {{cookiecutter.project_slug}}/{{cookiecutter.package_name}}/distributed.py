@@ -195,7 +195,7 @@ def this_device(trainer: DictConfig) -> torch.device:
 
 
 def _launched() -> bool:
-    """Whether torchrun, SLURM or a user's own launcher says which of the processes this is."""
+    """Returns whether torchrun, SLURM or another launcher started this process."""
     by_slurm = "SLURM_JOB_ID" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1"
     return by_slurm or "TORCHELASTIC_RUN_ID" in os.environ or "NODE_RANK" in os.environ
 
@@ -258,7 +258,7 @@ def read_shards(folder: Path, device: str) -> dict[str, Any]:
 
 
 def _index(folder: Path) -> Metadata:
-    """What is where; torch unpickles it as it stands, so it is looked through first."""
+    """Returns the index of a sharded checkpoint, unpickled with the harmless classes only."""
     with (folder / ".metadata").open("rb") as file:
         index = _Unpickler(file).load()
     if not isinstance(index, Metadata):

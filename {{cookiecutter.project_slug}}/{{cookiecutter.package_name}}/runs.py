@@ -58,13 +58,13 @@ def last_checkpoint(run_dir: Path) -> Path | None:
 
 
 def evaluable(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What may change when a run is measured again. The task's own keys say how it was trained, its sections do not."""
+    """Returns the keys that may change when a run is evaluated: of the task, only its sections."""
     sections = [f"task.{key}" for key, value in config.get("task", {}).items() if isinstance(value, Mapping)]
     return ("compile", "data", "task.monitor", *sections, "trainer")
 
 
 def load_checkpoint(file: Path, device: str = "meta") -> dict[str, Any]:
-    """What `file` holds, tensors on `device`; of a directory of shards all but the optimiser's states.
+    """Returns the content of a checkpoint, tensors on `device`; of shards all but the optimiser's state.
 
     Raises:
         UsageError: it is damaged, or none of this project's checkpoints.
@@ -211,7 +211,7 @@ def _make(root: Path, name: str | None, stem: str) -> Path:
 
 
 def _way_on(path: Path) -> str:
-    """What can be done with a run that is there. Raises UsageError: another process trains it."""
+    """Returns how to continue with an existing run. Raises UsageError if another process trains it."""
     with hold_run(path) if (path / LOCK).exists() else nullcontext():
         if resume_files(path):
             return f"resume={quote(str(path))} continues it"
@@ -220,7 +220,7 @@ def _way_on(path: Path) -> str:
 
 
 def _made(path: Path, key: str) -> bool:
-    """Whether `path` is new."""
+    """Creates a directory; returns False if it exists."""
     try:
         path.mkdir(parents=True)
     except FileExistsError:
@@ -241,7 +241,7 @@ def _launched_as() -> str | None:
 
 
 def _identity(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a run the run it is: its config without what may change when it goes on."""
+    """Returns the part of a config that identifies a run: all but the keys that may change on resume."""
     return without(cfg, ("defaults", "name", "runs", *RESUMABLE))
 
 
@@ -270,7 +270,7 @@ def _check_goes_on(run: Run, cfg: DictConfig, max_steps: int) -> None:
 
 
 def _existing(folder: Path) -> str:
-    """Of a folder of runs the latest."""
+    """Returns a hint that lists the latest runs of a folder."""
     configs = sorted(folder.glob("*/config.yaml"), key=lambda file: (file.stat().st_mtime_ns, file), reverse=True)
     more = f" and {len(configs) - 5} more" if len(configs) > 5 else ""
     return f"; there is {', '.join(str(file.parent) for file in configs[:5])}{more}" if configs else ""

@@ -119,7 +119,7 @@ WIDEST = 20  # classes that have a column each
 
 
 def columns(number: int, classes: int) -> int:
-    """Of a grid of `number` images of `classes` classes in turn. A column is of one class, if they are few.
+    """Returns the columns of a grid of `number` images, whose classes take turns; one class per column if they are few.
 
     It is about as wide as high, or up to twice as wide if its last row is full then.
     """

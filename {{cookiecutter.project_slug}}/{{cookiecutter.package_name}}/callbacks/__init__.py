@@ -1,1 +1,1 @@
-"""What watches a run. Callbacks read norms through the net's modules and know no family by name."""
+"""Callbacks. They read norms through the model's modules and know no family by name."""

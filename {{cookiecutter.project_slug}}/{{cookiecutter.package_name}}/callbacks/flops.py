@@ -1,4 +1,4 @@
-"""How much of a device's peak rate training makes use of: model FLOPs utilisation, MFU.
+"""Model FLOPs utilisation (MFU): the share of a device's peak rate that training uses.
 
 MFU = units a second x FLOPs per unit / (devices x peak rate), where a unit is a sample or a token (PaLM, arXiv
 2204.02311, appendix B). FLOPs are those that the net's formula takes, in matrix products, convolutions and attention:

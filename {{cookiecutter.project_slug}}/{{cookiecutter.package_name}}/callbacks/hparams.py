@@ -1,4 +1,4 @@
-"""What tells one run from another, in TensorBoard's HPARAMS, with the metrics that it came to."""
+"""TensorBoard's HPARAMS: the settings that tell runs apart, and their metrics."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How fast a run trains, without waiting for the device at every step."""
+"""Throughput of a training, measured without waiting for the device at every step."""
 
 from collections.abc import Callable
 from time import perf_counter

@@ -1,4 +1,4 @@
-"""What the data modules share: the loaders over their splits, and Lightning's hooks."""
+"""The base class of the data modules: loaders over their splits, and Lightning's hooks."""
 
 import copy
 from collections.abc import Callable
@@ -70,7 +70,7 @@ class DataModule(L.LightningDataModule):
         return next(iter(DataLoader(dataset, number, sampler=keys, collate_fn=self.collate("val"))))
 
     def collate(self, split: str) -> Callable[[list[Any]], Any]:
-        """What makes a batch of a split's samples."""
+        """Returns the collate function of a split."""
         return default_collate
 
     def damaged(self, damage: Callable[[Any], Dataset[Any]] | None) -> Self:

@@ -1,4 +1,4 @@
-"""What every family's LightningModule shares: optimiser, schedule, clipping, EMA and compilation."""
+"""The base class of every family's LightningModule: optimiser, schedule, clipping, EMA and compilation."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -55,15 +55,15 @@ class BaseModule(L.LightningModule):
         return self.model if self.ema is None else self.ema
 
     def model_inputs(self, batch: Any) -> tuple[Any, ...]:
-        """What the net is called with for this batch, for its outputs."""
+        """Returns the model's arguments for a batch."""
         raise NotImplementedError
 
     def hook_inputs(self, batch: Any) -> tuple[Any, ...]:
-        """The same for those who look at its layers alone, where that takes less memory."""
+        """Returns arguments for forward hooks on layers, if others than the model's save memory."""
         return self.model_inputs(batch)
 
     def evaluate_batch(self, stage: str, batch: Any, batch_idx: int) -> None:
-        """What validation ("val") and test ("test") measure of `eval_model`."""
+        """Updates the metrics of validation ("val") or test ("test") with a batch."""
         raise NotImplementedError
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -73,7 +73,7 @@ class BaseModule(L.LightningModule):
         self.evaluate_batch("test", batch, batch_idx)
 
     def mean_loss(self, stage: str) -> Mean:
-        """Of all that is evaluated at this stage, over all devices."""
+        """Returns the mean loss of a stage, over all batches and devices."""
         return cast(Mean, self._losses[stage])
 
     def configure_model(self) -> None:
@@ -89,7 +89,7 @@ class BaseModule(L.LightningModule):
 
     @property
     def logs_this_step(self) -> bool:
-        """Whether Lightning logs what comes of the optimiser step at hand."""
+        """Returns whether Lightning logs the current optimiser step."""
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return (self.trainer.global_step + 1) % every == 0
 
