@@ -46,7 +46,7 @@ FAMILIES = {
 ANSWERED = {
     ("tools", "core"): [
         *("{package}/tools", "tests/tools", "compare.py", "benchmark.py", "prepare.py"),
-        *("docs/compare.md", "docs/benchmark.md"),
+        *("docs/compare.md", "docs/benchmark.md", "tests/data/test_latents_runs.py"),
     ],
     ("license", "none"): ["LICENSE"],
     ("logger", "none"): ["configs/logger/wandb.yaml"],

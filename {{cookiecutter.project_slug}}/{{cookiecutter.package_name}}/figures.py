@@ -1,4 +1,4 @@
-"""Figures of a run, drawn from its files: `python -m {{ cookiecutter.package_name }}.figures run=runs/<run>` draws them again.
+"""Figures of a run, drawn from its files; `python -m <package>.figures run=runs/<run>` draws them again.
 
 Each function takes what was read and returns a matplotlib Figure, or None where the run has too little for it. Figures
 are made without pyplot: no display, no global state. They are small and their letters large, because TensorBoard shows

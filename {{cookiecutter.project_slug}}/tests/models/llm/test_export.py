@@ -11,7 +11,6 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 import export
-import prepare
 from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.data.tokens_text import Bytes, codec_of, train_tokenizer
 from {{cookiecutter.package_name}}.models.llm.generate import generate
@@ -138,6 +137,7 @@ def test_the_tokenizer_of_prepared_data(tmp_path: Path, template: str) -> None:
     library = train_tokenizer([text], 280, "</s>")
     library.post_processor = TemplateProcessing(single=template, special_tokens=[("</s>", library.token_to_id("</s>"))])
     library.save(str(tmp_path / "tokenizer.json"))
+    prepare = pytest.importorskip("prepare")  # of the tools
     made = [f"source={tmp_path / 'text.txt'}", f"out={tmp_path / 'data'}", f"tokenizer={tmp_path / 'tokenizer.json'}"]
     prepare.main([*made, "workers=1", "val_fraction=0.0", "test_fraction=0.0"])
     tiny = [one for one in SIZES if not one.startswith("data.")]

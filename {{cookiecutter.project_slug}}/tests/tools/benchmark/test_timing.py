@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from {{cookiecutter.package_name}}.tools.benchmark import timing
-from {{cookiecutter.package_name}}.tools.benchmark.timing import Case, Timing, peak_bytes, saved_bytes, take_turns
+from {{cookiecutter.package_name}}.tools.benchmark.timing import (
+    Case,
+    Timing,
+    peak_bytes,
+    saved_bytes,
+    take_turns,
+)
 
 
 def named(name: str, seconds: list[float] | None = None) -> Timing:

@@ -8,7 +8,16 @@ import pytest
 
 from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.tools.compare import jobs
-from {{cookiecutter.package_name}}.tools.compare.jobs import Command, Local, Process, Slurm, SlurmJob, failure, last_line, visible_gpus
+from {{cookiecutter.package_name}}.tools.compare.jobs import (
+    Command,
+    Local,
+    Process,
+    Slurm,
+    SlurmJob,
+    failure,
+    last_line,
+    visible_gpus,
+)
 
 WAIT = """
 import signal, sys, time

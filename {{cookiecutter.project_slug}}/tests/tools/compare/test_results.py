@@ -8,7 +8,14 @@ import pytest
 from scipy.stats import t
 
 from {{cookiecutter.package_name}}.tools.compare.report import number, sentence
-from {{cookiecutter.package_name}}.tools.compare.results import Difference, Spread, band, paired_difference, read_result, thin
+from {{cookiecutter.package_name}}.tools.compare.results import (
+    Difference,
+    Spread,
+    band,
+    paired_difference,
+    read_result,
+    thin,
+)
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])
