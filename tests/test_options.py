@@ -101,6 +101,7 @@ def test_logger(bake: Bake, value: str) -> None:
     assert (project / "configs" / "logger" / "wandb.yaml").is_file() == (value == "wandb")
     if value == "none":
         files = [file for file in project.rglob("*.*") if file.suffix in (".py", ".md", ".yaml")]
+        files = [file for file in files if "tests" not in file.parts]  # they have a logger that stands in for it
         words = re.compile("wandb|W&B|Weights & Biases")
         assert [file for file in files if words.search(file.read_text(encoding="utf-8"))] == []
 
