@@ -57,7 +57,7 @@ def stop_and_go(tiny: Tiny, folder: Path, *argv: str, before: str = "", after: s
     script.write_text("\n".join([*head, before, SCRIPT, after]))
     command = [sys.executable, str(script), *tiny.argv, *ARGV, *argv]
     env = {key: value for key, value in os.environ.items() if key != RUN_DIR} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -27,7 +27,7 @@ def two_processes(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ddp")
     command = [sys.executable, str(ROOT / "train.py"), *tiny.argv, *ONE_STEP, "trainer=ddp_cpu", "monitor.samples=16"]
     env = {key: value for key, value in os.environ.items() if key != RUN_DIR}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("result") == done.stdout.count("step 1/1") == 1, "one process speaks for both"
     (run,) = (folder / "runs").iterdir()
@@ -89,7 +89,7 @@ def test_both_begin_from_the_same_trained_net(tiny: Tiny, tmp_path: Path) -> Non
     argv = [*tiny.argv, *ONE_STEP, "norm=dyt", f"init={tmp_path / 'old.ckpt'}", *FEW, "ema.decay=0.9"]
     command = [sys.executable, str(script), *argv, "trainer=ddp_cpu", "monitor.every_n_steps=0"]
     env = {key: value for key, value in os.environ.items() if key != RUN_DIR} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("norms replaced") == 1, "one process speaks for both"
     expected = initialised(compose([*argv, "trainer=cpu"]))[0].state_dict()
@@ -115,6 +115,6 @@ def test_an_error_on_one_rank_ends_both(tiny: Tiny, tmp_path: Path) -> None:
         "train.main(sys.argv[1:])\n"
     )
     command = [sys.executable, str(script), *tiny.argv, "trainer=ddp_cpu"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode != 0
     assert "one bad sample" in done.stderr
