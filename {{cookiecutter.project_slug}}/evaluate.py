@@ -3,6 +3,7 @@
 With `shift=<name>` it measures them on shifted data too.
 """
 
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,12 +45,11 @@ def main(argv: list[str]) -> dict[str, Any]:
 def robustness() -> ModuleType | None:
     """Returns the module that measures on shifted data; None in a project without tools."""
     try:
-        from {{cookiecutter.package_name}}.tools.robustness import evaluate
+        return import_module("{{cookiecutter.package_name}}.tools.robustness.evaluate")
     except ModuleNotFoundError as error:
         if ".tools" not in str(error.name):
             raise
         return None
-    return evaluate
 
 
 if __name__ == "__main__":
