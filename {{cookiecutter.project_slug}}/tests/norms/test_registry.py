@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
-import torchvision
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -158,6 +156,7 @@ LAYERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_timm_and_torchvision_take_it_as_norm_layer(layer):
+    timm, torchvision = pytest.importorskip("timm"), pytest.importorskip("torchvision")
     model = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16, norm_layer=layer)
     assert sum(isinstance(module, DyT) for module in model.modules()) == 3
     assert isinstance(layer(DIM, eps=1e-6, device="meta", dtype=torch.bfloat16), DyT)
