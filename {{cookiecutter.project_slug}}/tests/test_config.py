@@ -246,6 +246,7 @@ RELATIONS = [  # what is wrong with the values of other keys alone
     ("model.num_heads", "task=llm model.num_heads=128"),
     ("model.num_heads", "task=dit model.num_heads=48 model.rope=true"),
     ("model.checkpointing", "task=llm norm=bn model.checkpointing=true"),
+    ("task.monitor", "task=llm task.monitor=val/acc"),
     ("task.quality.sampler", "task=dit task.quality.sampler=ddim"),
     ("task.quality.steps", "task=dit objective=ddpm task.quality.steps=1001"),
     ("task.quality.guidance", "task=dit task.quality.guidance=2 task.label_dropout=0"),

@@ -1,22 +1,30 @@
-"""Text as bytes: which files are read, and how they are divided."""
+"""Text as bytes, how it is divided, and shards on disk."""
 
+import json
 import os
 import sysconfig
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from {{cookiecutter.package_name}}.data.tokens_sources import relative_files, stdlib, text
-from {{cookiecutter.package_name}}.data.tokens_stream import Corpus
+from {{cookiecutter.package_name}}.data.tokens_sources import Corpus, Stream, read_shards, stdlib, text
+
+LENGTHS = {"train": [5, 1, 70, 24], "val": [9], "test": []}
+
+
+def all_tokens(stream: Stream) -> np.ndarray:
+    ids = np.empty(len(stream), np.int64)
+    stream.read(0, ids)
+    return ids
 
 
 def documents(corpus: Corpus) -> dict[str, list[bytes]]:
     found = {}
     for name, split in corpus.splits.items():
-        ids = np.empty(len(split.tokens), np.int64)
-        split.tokens.read(0, ids)
+        ids = all_tokens(split.tokens)
         ends = np.flatnonzero(ids == 256)
         assert not len(ids) or ends[-1] == len(ids) - 1
         found[name] = [ids[ids < 256].astype(np.uint8).tobytes() for ids in np.split(ids, ends + 1)[:-1]]
@@ -44,19 +52,7 @@ def test_a_single_file_is_cut_at_two_places(tmp_path):
     (tmp_path / "book").write_bytes(content)
     splits = text(str(tmp_path / "book"), [], 0.25, 0.25).splits
     assert [len(split.tokens) for split in splits.values()] == [512, 256, 256]
-    ids = np.empty(256, np.int64)
-    splits["test"].tokens.read(0, ids)
-    assert ids.tolist() == [*content[768:], 256]
-
-
-def test_links_are_followed_and_no_folder_is_read_twice(tmp_path):
-    elsewhere, root = tmp_path / "elsewhere", tmp_path / "root"
-    for path in elsewhere / "one.txt", root / "own" / "two.txt":
-        path.parent.mkdir(parents=True)
-        path.write_text(path.stem)
-    (root / "linked").symlink_to(elsewhere)
-    (elsewhere / "up").symlink_to(elsewhere)
-    assert relative_files(root) == ["linked/one.txt", "own/two.txt"]
+    assert all_tokens(splits["test"].tokens).tolist() == [*content[768:], 256]
 
 
 def test_the_standard_library_is_source_code_and_always_the_same():
@@ -70,11 +66,65 @@ def test_the_standard_library_is_source_code_and_always_the_same():
 
 
 @pytest.mark.parametrize(
-    ("root", "include", "words"),
-    [("/no/such", ["*.txt"], "exist"), (".", ["*.md"], "include"), (".", ["*.txt"], "no text")],
+    ("root", "include"), [("/no/such", ["*.txt"]), ("", ["*.txt"]), (".", ["*.md"]), (".", ["*.txt"])]
 )
-def test_refusals(tmp_path, monkeypatch, root, include, words):
+def test_sources_without_text_are_refused(tmp_path, monkeypatch, root, include):
     monkeypatch.chdir(tmp_path)
     Path("empty.txt").touch()
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match="text"):
         text(root, include, 0.1, 0.1)
+
+
+def write(root: Path, vocab_size: int = 1000) -> dict[str, np.ndarray]:
+    """Makes a folder of shards by hand, and returns the tokens of each split."""
+    random = np.random.default_rng(0)
+    dtype = "uint16" if vocab_size <= 2**16 else "uint32"
+    meta: dict[str, Any] = {"format": 1, "dtype": dtype, "vocab_size": vocab_size, "eot": 7, "splits": {}}
+    everything = {}
+    for split, lengths in LENGTHS.items():
+        pieces = [random.integers(0, vocab_size, length) for length in lengths]
+        everything[split] = np.concatenate([*pieces, np.array([], int)])
+        shards = [{"file": f"{split}-{i:05}.bin", "tokens": len(piece)} for i, piece in enumerate(pieces)]
+        for shard, piece in zip(shards, pieces, strict=True):
+            piece.astype(f"<u{2 if dtype == 'uint16' else 4}").tofile(root / str(shard["file"]))
+        meta["splits"][split] = {"bytes": 4 * sum(lengths), "documents": 1, "shards": shards}
+    (root / "meta.json").write_text(json.dumps(meta))
+    return everything
+
+
+def change(root: Path, **values) -> None:
+    meta = json.loads((root / "meta.json").read_text())
+    (root / "meta.json").write_text(json.dumps(meta | values))
+
+
+@pytest.mark.parametrize("vocab_size", [1000, 100_000])
+def test_shards_are_one_sequence(tmp_path, vocab_size):
+    everything = write(tmp_path, vocab_size)
+    corpus = read_shards(str(tmp_path))
+    assert (corpus.vocab_size, corpus.eot) == (vocab_size, 7)
+    assert [split.bytes for split in corpus.splits.values()] == [400, 36, 0]
+    for name, split in corpus.splits.items():
+        assert all_tokens(split.tokens).tolist() == everything[name].tolist()
+    window = np.zeros(20, np.int64)
+    corpus.splits["train"].tokens.read(3, window)
+    assert window.tolist() == everything["train"][3:23].tolist()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda root: (root / "train-00001.bin").unlink(),
+        lambda root: (root / "train-00002.bin").write_bytes(b"half"),
+        lambda root: (root / "meta.json").unlink(),
+        lambda root: (root / "meta.json").write_text("{"),
+        lambda root: change(root, format=2),
+        lambda root: change(root, splits={}),
+        lambda root: change(root, dtype="uint32"),
+    ],
+)
+def test_damaged_folders_are_refused_in_one_line(tmp_path, damage):
+    write(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=str(tmp_path)) as refusal:
+        read_shards(str(tmp_path))
+    assert "\n" not in str(refusal.value)

@@ -210,7 +210,8 @@ CONSTRAINTS: dict[str, Check] = {
     "objective.time_std": above(0),
     "task.label_smoothing": share(),
     "task.label_dropout": share(),
-    "task.monitor_mode": one_of("max", "min"),
+    "task.monitor": when("task.name", "llm", one_of("val/loss", "val/bits_per_byte")),
+    "task.monitor_mode": all_of(one_of("max", "min"), when("task.name", "llm", one_of("min"))),
     "task.quality.n": unless(0, at_least(2)),
     "task.quality.steps": all_of(COUNT, when("objective.name", "ddpm", between(1, 1000))),
     "task.quality.sampler": all_of(

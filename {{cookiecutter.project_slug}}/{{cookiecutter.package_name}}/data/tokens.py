@@ -1,6 +1,6 @@
 """Windows of tokens: the data module of every file in configs/data/ that says `module: tokens`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,14 +8,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..config.errors import require
-from .base import DataModule, check_fractions
-from .tokens_sources import stdlib, text
-from .tokens_stream import Corpus, Stream, read_shards
+from .base import DataModule
+from .tokens_sources import Corpus, Stream, read_shards, stdlib, text
 
 IGNORED = -100  # the target of a position beyond the end; PyTorch's losses leave it out
 
-Batch = tuple[Tensor, Tensor]
+Window = tuple[Tensor, Tensor]
 
 
 class Tokens(DataModule):
@@ -34,7 +32,7 @@ class Tokens(DataModule):
             is loss / ln 2 / bytes_per_token bits per byte, which compares across tokenizers.
 
     Raises:
-        ValueError: a value out of range, or data that are missing or differ from the values.
+        ValueError: data that are missing or differ from the arguments.
     """
 
     noun = "window"
@@ -54,19 +52,15 @@ class Tokens(DataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, workers, pin_memory, seed)
-        require(context >= 1, f"context={context}: expected at least 1 token")
-        check_fractions(val_fraction, test_fraction)
-        if name == "stdlib":
-            corpus = stdlib(val_fraction, test_fraction)
+        if name == "tokens":
+            self.corpus = read_shards(root)
         elif name == "text":
-            corpus = text(root, include, val_fraction, test_fraction)
-        elif name == "tokens":
-            corpus = read_shards(root)
+            self.corpus = text(root, include, val_fraction, test_fraction)
         else:
-            raise ValueError(f"name={name}: expected stdlib, text or tokens")
-        found = f"{root or name} has {corpus.vocab_size}"
-        require(vocab_size in (0, corpus.vocab_size), f"vocab_size={vocab_size}: {found}, and 0 takes that")
-        self.context, self.vocab_size, self.corpus = context, corpus.vocab_size, corpus
+            self.corpus = stdlib(val_fraction, test_fraction)
+        self.context, self.vocab_size = context, self.corpus.vocab_size
+        if vocab_size not in (0, self.vocab_size):
+            raise ValueError(f"vocab_size={vocab_size}: the data have {self.vocab_size}, and 0 takes that")
 
     @property
     def found(self) -> dict[str, Any]:
@@ -84,18 +78,16 @@ class Tokens(DataModule):
 
     def check_trainable(self, batches: int = 1) -> None:
         tokens = len(self.corpus.splits["train"].tokens)
-        require(tokens >= self.context, f"context={self.context}: there are only {tokens} tokens to train on")
+        if tokens < self.context:
+            raise ValueError(f"context={self.context}: there are only {tokens} tokens to train on")
         super().check_trainable(batches)
 
     def dataset(self, split: str) -> "WindowSet":
         return WindowSet(self.corpus, split, self.context, padded=split != "train")
 
-    def collate(self, split: str) -> Callable[[Any], Any]:
-        return identity
 
-
-class WindowSet(Dataset[Batch]):
-    """Windows of a split, read a whole batch at a time. Keys are the sampler's; the last part of each is the index.
+class WindowSet(Dataset[Window]):
+    """The windows of a split, by (epoch, index).
 
     Args:
         padded: the last window may be filled up; otherwise it is left out if it is not full.
@@ -109,19 +101,11 @@ class WindowSet(Dataset[Batch]):
     def __len__(self) -> int:
         return (self.targets + (self.context - 1 if self.padded else 0)) // self.context
 
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
-        windows = np.zeros((len(keys), self.context + 1), np.int64)
-        ends = []
-        for window, (_, index) in zip(windows, keys, strict=True):
-            start = index * self.context
-            ends.append(min(self.context, self.targets - start))
-            self.stream.read(start, window[: ends[-1] + 1])
-        inputs, targets = torch.from_numpy(windows[:, :-1].copy()), torch.from_numpy(windows[:, 1:].copy())
-        for row, end in enumerate(ends):
-            targets[row, end:] = IGNORED
+    def __getitem__(self, key: tuple[int, int]) -> Window:
+        start = key[1] * self.context
+        end = min(self.context, self.targets - start)
+        tokens = np.zeros(self.context + 1, np.int64)
+        self.stream.read(start, tokens[: end + 1])
+        inputs, targets = torch.from_numpy(tokens[:-1]), torch.from_numpy(tokens[1:].copy())
+        targets[end:] = IGNORED
         return inputs, targets
-
-
-def identity(batch: Batch) -> Batch:
-    """Returns the batch that `__getitems__` has made."""
-    return batch

@@ -1,52 +1,165 @@
-"""Text as bytes, from the standard library or from files: tokens 0 to 255 are the bytes, 256 ends a document."""
+"""The tokens of a data set: of the standard library or of text files, in memory, or in shards on disk.
+
+Text is taken as bytes: tokens 0 to 255 are the bytes, 256 ends a document. Shards, by prepare.py, hold nothing but
+little-endian tokens, and meta.json describes them:
+
+    {"format": 1, "dtype": "uint16", "vocab_size": 4096, "eot": 0,
+     "tokenizer": {"file": "tokenizer.json", "eot": "", "sha256": "..."},          (file null: the tokens are bytes)
+     "splits": {"train": {"bytes": 9, "documents": 1, "shards": [{"file": "train-00000.bin", "tokens": 4}]},
+                "val": ..., "test": ...},
+     "made_from": {...}, "source": ...}                                            (see prepared.py)
+"""
 
 import hashlib
 import os
 import sysconfig
+from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from glob import glob
+from itertools import accumulate, chain
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..config.errors import UsageError, require
-from .tokens_stream import Corpus, Split, Stream
+from . import prepared
+from .prepared import AGAIN, META
 
 EOT = 256
 VOCAB_SIZE = 257
 
-# Left out of the standard library: what some distributions package apart or change, tests, and tables.
-APART = {"ensurepip", "distutils", "idlelib", "lib2to3", "pip", "setuptools", "tkinter", "turtledemo"}
-ELSEWHERE = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
-TABLES = {"encodings", "pydoc_data"}
-LOCAL = ("_sysconfigdata", "sitecustomize.", "usercustomize.", "config-")
+FORMAT = 1
+SPLITS = ("train", "val", "test")
+DTYPES = {"uint16": "<u2", "uint32": "<u4"}
+MAX_OPEN = 256  # shards that are mapped at a time: each takes a file descriptor, and systems allow about 1,000
+
+# Folders of the standard library that some distributions package apart or change, tests, and tables.
+LEFT_OUT = {
+    *("ensurepip", "distutils", "idlelib", "lib2to3", "pip", "setuptools", "tkinter", "turtledemo"),
+    *("site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "encodings", "pydoc_data"),
+}
+LOCAL = (
+    ".",
+    "_sysconfigdata",
+    "sitecustomize.",
+    "usercustomize.",
+    "config-",
+)  # names that begin so are not part of it
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of tokens, which is mapped when it is read."""
+
+    path: Path
+    dtype: str
+    tokens: int
+
+    def __len__(self) -> int:
+        return self.tokens
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        return _map(self.path, self.dtype)[part]
+
+
+@lru_cache(MAX_OPEN)
+def _map(path: Path, dtype: str) -> np.ndarray:
+    return np.memmap(path, dtype, "r")
+
+
+class Stream:
+    """The tokens of arrays and shards, one after the other."""
+
+    def __init__(self, pieces: Sequence[np.ndarray | Shard]) -> None:
+        self.pieces = pieces
+        self.ends = list(accumulate(map(len, pieces)))
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def read(self, start: int, out: np.ndarray) -> None:
+        """Fills `out` (N,), of any integer type, with the tokens from `start` on."""
+        number, filled = bisect_right(self.ends, start), 0
+        while filled < len(out):
+            piece = self.pieces[number]
+            begin = start + filled - (self.ends[number] - len(piece))
+            part = piece[begin : begin + len(out) - filled]
+            out[filled : filled + len(part)] = part
+            number, filled = number + 1, filled + len(part)
+
+
+class Split(NamedTuple):
+    """Documents, each followed by the end-of-text token, and their size in bytes of text."""
+
+    tokens: Stream
+    bytes: int
+
+
+class Corpus(NamedTuple):
+    """The splits train, val and test, in tokens 0 to vocab_size - 1; `eot` ends every document."""
+
+    splits: dict[str, Split]
+    vocab_size: int
+    eot: int
 
 
 def stdlib(val_fraction: float, test_fraction: float) -> Corpus:
     """Returns the source code of the running Python's standard library, divided by file.
 
     Raises:
-        UsageError: this Python came without sources.
+        ValueError: this Python came without sources.
     """
-    root = Path(sysconfig.get_path("stdlib"))
-    names = [name for name in relative_files(root, APART | ELSEWHERE | TABLES) if name.endswith(".py")]
-    names = [name for name in names if not Path(name).name.startswith(LOCAL[:3]) and not name.startswith(LOCAL[3])]
-    require(bool(names), f"{root} holds no .py files: take data=text, or a Python that has its sources")
+    root, names = Path(sysconfig.get_path("stdlib")), []
+    for parent, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name not in LEFT_OUT and not name.startswith(LOCAL)]
+        paths = [Path(parent, name) for name in files if name.endswith(".py") and not name.startswith(LOCAL)]
+        names += [path.relative_to(root).as_posix() for path in paths]
+    if not names:
+        raise ValueError(f"{root} has no .py files; take text of your own, or a Python that has its sources")
     # Some distributions end lines as Windows does.
-    return divide({name: read(root / name).replace(b"\r\n", b"\n") for name in names}, val_fraction, test_fraction)
+    documents = {name: (root / name).read_bytes().replace(b"\r\n", b"\n") for name in sorted(names)}
+    return divide(documents, val_fraction, test_fraction)
 
 
 def text(path: str, include: Sequence[str], val_fraction: float, test_fraction: float) -> Corpus:
-    """Returns a file, or the files below a folder that match a pattern of `include`.
+    """Returns the contents of `text_files`, divided by file.
 
     Raises:
-        UsageError: there is nothing to read.
+        ValueError: there is nothing to read.
     """
     root = Path(path).expanduser()
-    require(bool(path) and root.exists(), f"root={path!r} does not exist: expected a text file or a folder of them")
-    names = [root] if root.is_file() else [root / name for name in matching_files(root, include)]
-    documents = {name.name if name == root else name.relative_to(root).as_posix(): read(name) for name in names}
-    require(any(documents.values()), f"{path} holds no text: every file is empty")
+    documents = {file.relative_to(root).as_posix(): file.read_bytes() for file in text_files(path, include)}
+    if not any(documents.values()):
+        raise ValueError(f"{path} has no text: every file is empty")
     return divide(documents, val_fraction, test_fraction)
+
+
+def read_shards(folder: str) -> Corpus:
+    """Returns the shards of a folder, which must have the sizes that its meta.json says.
+
+    Raises:
+        ValueError: meta.json is missing or damaged, or a shard is.
+    """
+    meta, root = read_meta(folder), Path(folder).expanduser()
+    with prepared.translate_errors(root / META):
+        dtype, vocab_size, eot = np.dtype(DTYPES[meta["dtype"]]), int(meta["vocab_size"]), int(meta["eot"])
+        entries = {name: meta["splits"][name] for name in SPLITS}
+        shards = {
+            name: [Shard(root / one["file"], dtype.str, one["tokens"]) for one in entry["shards"]]
+            for name, entry in entries.items()
+        }
+        splits = {name: Split(Stream(shards[name]), int(entry["bytes"])) for name, entry in entries.items()}
+    for shard in chain(*shards.values()):
+        if not shard.path.is_file() or shard.path.stat().st_size != len(shard) * dtype.itemsize:
+            raise ValueError(f"{shard.path} is not the file of {len(shard)} tokens that {META} describes; {AGAIN}")
+    return Corpus(splits, vocab_size, eot)
+
+
+def read_meta(folder: str) -> dict[str, Any]:
+    """Returns the meta.json of a folder of shards."""
+    return prepared.read_meta(folder, "source=... out=...", "*.bin", FORMAT)
 
 
 def divide(documents: dict[str, bytes], val_fraction: float, test_fraction: float) -> Corpus:
@@ -55,15 +168,15 @@ def divide(documents: dict[str, bytes], val_fraction: float, test_fraction: floa
     Where that leaves a split empty that should not be, as with one document, all of them, one after the other, are cut
     at two places instead: first train, then val, then test.
     """
-    fractions = {"val": val_fraction, "test": test_fraction, "train": 1 - val_fraction - test_fraction}
-    parts: dict[str, list[bytes]] = {"train": [], "val": [], "test": []}
+    fractions = {"train": 1 - val_fraction - test_fraction, "val": val_fraction, "test": test_fraction}
+    parts: dict[str, list[bytes]] = {name: [] for name in SPLITS}
     for name, content in documents.items():
         parts[split_of(name.encode("utf-8", "surrogateescape"), val_fraction, test_fraction)].append(content)
     tokens = {name: join(contents) for name, contents in parts.items()}
     if any(fraction and not len(tokens[name]) for name, fraction in fractions.items()):
         everything = join(list(documents.values()))
         borders = [round(len(everything) * (1 - both)) for both in (val_fraction + test_fraction, test_fraction)]
-        tokens = dict(zip(parts, np.split(everything, borders), strict=True))
+        tokens = dict(zip(SPLITS, np.split(everything, borders), strict=True))
     splits = {name: Split(Stream([ids]), int(np.count_nonzero(ids != EOT))) for name, ids in tokens.items()}
     return Corpus(splits, VOCAB_SIZE, EOT)
 
@@ -81,37 +194,19 @@ def split_of(key: bytes, val_fraction: float, test_fraction: float) -> str:
     return "test" if place < test_fraction else "val" if place < test_fraction + val_fraction else "train"
 
 
-def matching_files(root: Path, include: Sequence[str]) -> list[str]:
-    """Returns the files below `root` that match a pattern of `include`.
+def text_files(path: str, include: Sequence[str]) -> list[Path]:
+    """Returns the file `path`, or the files below that folder whose names match a pattern of `include`, sorted.
+
+    Hidden files and folders are left out.
 
     Raises:
-        UsageError: there are none.
+        ValueError: there are none.
     """
-    patterns = [str(pattern) for pattern in include if pattern]
-    names = [name for name in relative_files(root) if any(Path(name).match(pattern) for pattern in patterns)]
-    require(bool(names), f"{root} has no file that matches include, {' '.join(patterns) or 'which is empty'}")
-    return names
-
-
-def relative_files(root: Path, without: set[str] | None = None) -> list[str]:
-    """Returns the files below `root` as sorted relative POSIX paths; hidden ones and folders `without` are left out.
-
-    Links to folders are followed, and no folder is read twice.
-    """
-    found, seen = [], set[str]()
-    for parent, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in (without or ()))
-        found += [(Path(parent) / name).relative_to(root).as_posix() for name in names if not name.startswith(".")]
-    return sorted(found)
-
-
-def read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    root = Path(path).expanduser()
+    found = {root} if root.is_file() else set[Path]()
+    if path and root.is_dir():
+        names = (name for pattern in include for name in glob(f"**/{pattern}", root_dir=root, recursive=True))
+        found = {file for name in names if (file := root / name).is_file()}
+    if not found:
+        raise ValueError(f"{path!r}: expected a text file, or a folder with {' or '.join(include)} in it")
+    return sorted(found, key=Path.as_posix)

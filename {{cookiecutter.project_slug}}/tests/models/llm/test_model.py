@@ -154,14 +154,6 @@ def test_norms_by_site() -> None:
     assert not [one for one in net.modules() if isinstance(one, nn.LayerNorm | nn.RMSNorm)]
 
 
-@pytest.mark.parametrize(
-    "changes", [{"num_heads": 5}, {"num_heads": 32, "num_kv_heads": 32}, {"num_kv_heads": 3}], ids=str
-)
-def test_heads_that_do_not_fit(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="heads="):
-        make(device="meta", **changes)
-
-
 def test_positions_and_the_embeddings_scale_stay_fp32_in_a_net_of_16_bits() -> None:
     """A scale of 64 has neighbours half a unit away in 16 bits, and would never move."""
     net = make(embed_scale=True).bfloat16()

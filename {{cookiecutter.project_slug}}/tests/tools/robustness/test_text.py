@@ -1,14 +1,15 @@
 """Other texts, and windows in which tokens are replaced."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.data import tokens
-from {{cookiecutter.package_name}}.data.tokens_text import Bytes
 from {{cookiecutter.package_name}}.tools.robustness import text as tokens_shift
 from {{cookiecutter.package_name}}.tools.robustness.text import SHARES, ReplacedSet, origin
 
@@ -20,28 +21,30 @@ def data():
     return tokens.Tokens(name="stdlib", context=128, vocab_size=257, batch_size=4)
 
 
+def batch(windows, indices):
+    return default_collate([windows[0, index] for index in indices])
+
+
 def test_share_of_the_inputs_is_replaced_and_no_target(data):
     windows = data.dataset("test")
-    keys = [(0, index) for index in range(300)]
-    inputs, targets = windows.__getitems__(keys)
+    inputs, targets = batch(windows, range(300))
     before = torch.zeros_like(inputs, dtype=torch.bool)
     for share in SHARES:
-        ours, theirs = ReplacedSet(windows, share).__getitems__(keys)
+        ours, theirs = batch(ReplacedSet(windows, share), range(300))
         assert theirs.equal(targets)
         changed = ours != inputs
         assert 0.8 * share < changed.float().mean().item() < share, "some are replaced by their like"
         assert not (before & ~changed).any(), "what is replaced stays so at larger shares"
         before = changed
-    keys = [(0, index) for index in range(len(windows))]
-    inputs, everything = (one.__getitems__(keys)[0] for one in (windows, ReplacedSet(windows, 1.0)))
+    inputs, everything = (batch(one, range(len(windows)))[0] for one in (windows, ReplacedSet(windows, 1.0)))
     counts = [torch.bincount(ids.flatten(), minlength=257) / ids.numel() for ids in (everything, inputs)]
     assert (counts[0] - counts[1]).abs().max() < 0.01, "by letters as frequent as in the text"
 
 
 def test_replaced_tokens_follow_from_the_window_alone(data):
     shown = ReplacedSet(data.dataset("test"), 0.2)
-    batch = shown.__getitems__([(0, 3), (0, 5)])[0]
-    assert batch[1].equal(shown.__getitems__([(0, 5)])[0][0])
+    assert shown[0, 5][0].equal(shown[0, 5][0])
+    assert not shown[0, 5][0].equal(shown[0, 3][0])
     assert len(shown) == data.sizes["test"]
     nothing = tokens_shift.damaged(data, SECTION, "own", 1)
     assert type(nothing.train_dataloader().dataset) is tokens.WindowSet
@@ -58,7 +61,7 @@ def test_other_texts_are_no_part_of_the_library(data, kind):
     train = data.corpus.splits["train"].tokens
     everything = np.empty(len(train), np.int64)
     train.read(0, everything)
-    library, text = Bytes().decode(everything), Bytes().decode(ids)
+    library, text = (bytes(part[part < 256].tolist()).decode() for part in (everything, ids))
     pieces = [text[start : start + 200] for start in range(1000, len(text) - 1000, 20_000)]
     assert len(pieces) > 10
     assert not any(piece in library for piece in pieces)
@@ -67,13 +70,8 @@ def test_other_texts_are_no_part_of_the_library(data, kind):
 
 
 def test_other_texts_are_encoded_by_the_run_s_tokenizer(data, monkeypatch):
-    class Words(Bytes):
-        eot = 7
-
-        def encode(self, text):
-            return [0, 1, 2]
-
-    monkeypatch.setattr(tokens_shift, "codec_of", lambda section: Words())
+    codec = SimpleNamespace(eot=7, encode=lambda text: [0, 1, 2])
+    monkeypatch.setattr(tokens_shift, "codec_of", lambda section: codec)
     monkeypatch.setattr(tokens_shift, "prose", lambda: ["abcd", "\N{EURO SIGN}"])
     split = origin(data, SECTION, "prose").corpus.splits["val"]
     ids = np.empty(8, np.int64)

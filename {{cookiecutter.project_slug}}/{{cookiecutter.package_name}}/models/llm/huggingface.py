@@ -44,12 +44,7 @@ def hf_state(model: Llama) -> dict[str, Tensor]:
 
 
 def hf_config(model: Mapping[str, Any], norm: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """Returns the content of config.json.
-
-    Args:
-        model: section `model` of the config.
-        norm: section `norm`.
-        dtype: of the weights.
+    """Returns the content of config.json for the sections `model` and `norm` of a config, and the weights' dtype.
 
     Raises:
         ValueError: a norm that modeling_norm_llama.py does not have.
@@ -82,8 +77,11 @@ def hf_config(model: Mapping[str, Any], norm: Mapping[str, Any], dtype: torch.dt
     }
 
 
-def load_hf(folder: Path) -> Llama:
+def load_pretrained(folder: str, model: Mapping[str, Any]) -> Llama:
     """Returns the model of a folder with config.json and *.safetensors, by `transformers` or export.py.
+
+    Args:
+        model: section `model` of the config; not used.
 
     Raises:
         ValueError: files are missing or damaged, or the folder holds a model that `Llama` does not compute.
@@ -91,46 +89,40 @@ def load_hf(folder: Path) -> Llama:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    files = sorted(folder.glob("*.safetensors"))
-    if not (folder / "config.json").is_file() or not files:
+    root = Path(folder).expanduser()
+    files = sorted(root.glob("*.safetensors"))
+    if not (root / "config.json").is_file() or not files:
         raise ValueError(f"{folder}: expected a folder with config.json and *.safetensors")
     try:
-        config = json.loads((folder / "config.json").read_bytes())
-        model = _build(folder, config)
-    except (AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder}: config.json does not describe a LLaMA: {error!r}") from error
-    try:
+        llama = from_config(json.loads((root / "config.json").read_bytes()))
         weights = {name: one for file in files for name, one in load_file(file).items()}
-        if model.tied:
+        if llama.tied:
             weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
-        model.load_state_dict({name: weights[hf_name(name)] for name in model.state_dict()})
-    except (KeyError, RuntimeError) as error:
-        raise ValueError(f"{folder}: the weights do not fit config.json") from error
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{folder}: the weights cannot be read: {error}") from error
-    return model
+        llama.load_state_dict({name: weights[hf_name(name)] for name in llama.state_dict()})
+    except (AttributeError, KeyError, RuntimeError, SafetensorError, TypeError) as error:
+        raise ValueError(f"{folder}: weights and config.json are not those of a LLaMA: {error!r}") from error
+    return llama
 
 
-def load_pretrained(folder: str, model: Mapping[str, Any]) -> Llama:
-    """Returns the model of a folder that `init=` names; see `load_hf`."""
-    return load_hf(Path(folder).expanduser())
+def from_config(config: Mapping[str, Any]) -> Llama:
+    """Returns a model for the content of a config.json, with weights of its own.
 
-
-def _build(folder: Path, config: Mapping[str, Any]) -> Llama:
-    if config.get("model_type") not in ("llama", "norm_llama"):
-        raise ValueError(f"{folder}: config.json has model_type={config.get('model_type')}; expected llama")
+    Raises:
+        ValueError: it describes a model that `Llama` does not compute.
+    """
     heads, rope = config["num_attention_heads"], config.get("rope_parameters") or config.get("rope_scaling") or {}
     head_dim = config["hidden_size"] // heads
     found_and_expected = {
-        "hidden_act": (config.get("hidden_act", "silu"), "silu"),
-        "attention_bias": (config.get("attention_bias", False), False),
-        "mlp_bias": (config.get("mlp_bias", False), False),
-        "rope_type": (rope.get("rope_type", rope.get("type", "default")), "default"),
-        "head_dim": (config.get("head_dim") or head_dim, head_dim),
+        "model_type": (config.get("model_type"), ("llama", "norm_llama")),
+        "hidden_act": (config.get("hidden_act", "silu"), ("silu",)),
+        "attention_bias": (config.get("attention_bias", False), (False,)),
+        "mlp_bias": (config.get("mlp_bias", False), (False,)),
+        "rope_type": (rope.get("rope_type", rope.get("type", "default")), ("default",)),
+        "head_dim": (config.get("head_dim") or head_dim, (head_dim,)),
     }
     for key, (found, expected) in found_and_expected.items():
-        if found != expected:
-            raise ValueError(f"{folder}: config.json has {key}={found}; this model has {expected}")
+        if found not in expected:
+            raise ValueError(f"config.json has {key}={found}; expected {' or '.join(map(str, expected))}")
     sizes = {"tie_word_embeddings": False, **config, "num_key_value_heads": config.get("num_key_value_heads") or heads}
     name, eps = config.get("norm", "rmsnorm"), config.get("norm_eps", config.get("rms_norm_eps", 1e-6))
     return build(

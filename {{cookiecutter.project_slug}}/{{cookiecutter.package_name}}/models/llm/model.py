@@ -243,37 +243,25 @@ class SwiGLU(nn.Module):
 
 
 class KVCache:
-    """Keys and values of every layer, in memory for `room` tokens that the first call allocates.
+    """Keys and values of every layer.
 
     Attributes:
         length: number of cached tokens; the model updates it after its last layer.
     """
 
-    def __init__(self, room: int) -> None:
-        self.room, self.length = room, 0
+    def __init__(self) -> None:
+        self.length = 0
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores keys and values (B, G, T, E) of the next tokens and returns those of all tokens, (B, G, S, E)."""
-        end = self.length + keys.shape[2]
-        if layer not in self._layers:
-            shape = (*keys.shape[:2], self.room, keys.shape[3])
-            self._layers[layer] = keys.new_empty(shape), values.new_empty(shape)
-        all_keys, all_values = self._layers[layer]
-        all_keys[:, :, self.length : end] = keys
-        all_values[:, :, self.length : end] = values
-        return all_keys[:, :, :end], all_values[:, :, :end]
+        """Appends keys and values (B, G, T, E) of the next tokens and returns those of all tokens, (B, G, S, E)."""
+        if layer in self._layers:
+            old_keys, old_values = self._layers[layer]
+            keys, values = torch.cat((old_keys, keys), dim=2), torch.cat((old_values, values), dim=2)
+        self._layers[layer] = keys, values
+        return keys, values
 
 
 def build(norm_layer: NormLayer, device: torch.device | str | None = None, **model: Any) -> Llama:
-    """Returns the model of a config's section `model`, on `device` or the CPU.
-
-    Raises:
-        ValueError: sizes that do not fit together.
-    """
-    dim, heads, kv_heads = model["embed_dim"], model["num_heads"], model["num_kv_heads"]
-    if dim % heads or dim // heads % 2:
-        raise ValueError(f"num_heads={heads}: expected a divisor of embed_dim={dim} that leaves an even width per head")
-    if heads % kv_heads:
-        raise ValueError(f"num_kv_heads={kv_heads}: expected a divisor of num_heads={heads}")
+    """Returns the model of a config's section `model`, on `device` or the CPU."""
     return init_on_device(device, lambda: Llama(norm_layer, **model))

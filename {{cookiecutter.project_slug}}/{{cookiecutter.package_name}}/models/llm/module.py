@@ -57,13 +57,5 @@ class LLMModule(BaseModule):
 
 
 def build(model: nn.Module, cfg: DictConfig, **base: Any) -> LLMModule:
-    """Returns the LightningModule for a config.
-
-    Raises:
-        ValueError: a metric that is not logged.
-    """
-    if cfg.task.monitor not in ("val/loss", "val/bits_per_byte") or cfg.task.monitor_mode != "min":
-        raise ValueError(
-            f"monitor {cfg.task.monitor} ({cfg.task.monitor_mode}): expected val/loss or val/bits_per_byte (min)"
-        )
+    """Returns the LightningModule for a config."""
     return LLMModule(model, context=cfg.data.context, **base)

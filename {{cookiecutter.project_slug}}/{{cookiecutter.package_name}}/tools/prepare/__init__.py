@@ -7,14 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 from ...cli import Options, print_options, read_options
-from ...config.constraints import COUNT, SEED, Check, between, share
-from ...config.errors import UsageError, translate_errors
+from ...config.constraints import COUNT, SEED, Check, all_of, at_least, between, relation, share
+from ...config.errors import UsageError, require, translate_errors
 
 USAGE = "python prepare.py {{ "source=<text>" if llm }}{{ "|" if llm and dit }}{{ "images=<folder>" if dit }} out=<folder> [key=value ...]"
 
 CONSTRAINTS: dict[str, Check] = {
     **dict.fromkeys(("img_size", "batch_size", "shard"), COUNT),
-    "val_fraction": share(),
+    "val_fraction": all_of(share(), relation("less than 1 with", "test_fraction", lambda val, test: val + test < 1)),
+    "test_fraction": share(),
+    "vocab_size": at_least(257),  # the bytes, and the end of a document
     "split_seed": SEED,
     "workers": between(0, 1024),
 }
@@ -37,6 +39,8 @@ def main(argv: list[str]) -> None:
         raise UsageError(f"expected {' or '.join(f'{key}=...' for key in kinds)}; --help lists the keys")
     _, run, options = kinds[given[0]]
     values = read_options(argv, options)
+    for key in (given[0], "out"):
+        require(bool(values[key]), f"{key} is not set: expected a path")
     for key in CONSTRAINTS.keys() & values.keys():
         if wrong := CONSTRAINTS[key](values[key], values):
             raise UsageError(f"{key}={values[key]}: {wrong}")

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...config.errors import UsageError, require
-from ...data.tokens_sources import matching_files
+from ...data.tokens_sources import text_files
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -15,26 +14,28 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 LOADERS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}  # of load_dataset; else text
 CHUNK = 2**24  # characters of a text file that are read at a time
 
+State = tuple[str, int, int]  # of a file: path, size in bytes, time of its last change in ns
 
-def local_files(source: str, include: str) -> list[Path]:
+
+def local_files(source: str, include: str) -> list[State]:
     """Returns the files that `source=` of prepare.py names, sorted; none for a data set of the hub.
 
     Raises:
-        UsageError: the path does not exist, or no file matches `include`.
+        ValueError: there are none.
     """
-    if source.startswith("hf:"):
-        return []
-    require(bool(source), "source is not set: source=PATH names a file or folder, source=hf:NAME a data set of the hub")
-    path = Path(source).expanduser()
-    require(path.exists(), f"source={source} does not exist: expected a file, a folder or hf:NAME")
-    try:
-        return [path] if path.is_file() else [path / name for name in matching_files(path, include.split())]
-    except ValueError as error:
-        raise UsageError(f"source={source}: {error} (include=)") from error
+    files = [] if source.startswith("hf:") else text_files(source, include.split())
+    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def load_documents(
-    source: str, files: list[Path], text_key: str, separator: str, subset: str, hf_split: str, cache: Path, workers: int
+    source: str,
+    files: list[State],
+    text_key: str,
+    separator: str,
+    subset: str,
+    hf_split: str,
+    cache: Path,
+    workers: int | None,
 ) -> list["Dataset"]:
     """Loads all documents: those of JSON files first, then parquet, then text.
 
@@ -43,41 +44,39 @@ def load_documents(
         cache: folder for what datasets makes of local files. Data sets of the hub stay in its own cache.
 
     Raises:
-        UsageError: the package datasets, the data set or the column `text_key` is missing, or a file cannot be read.
+        ValueError: the package datasets, the data set or the column `text_key` is missing, or a file cannot be read.
     """
     try:
         import datasets
     except ImportError as error:
-        raise UsageError("prepare.py needs the package datasets: uv sync --extra prepare") from error
+        raise ValueError("prepare.py needs the package datasets: uv sync --extra prepare") from error
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are raised, and told once
-    groups: dict[str, list[Path]] = {"json": [], "parquet": [], "text": []}
-    for file in (file for file in files if file.stat().st_size):
-        groups[LOADERS.get(_suffix(file), "text")].append(file)
-    options: Any = {"num_proc": workers if workers > 1 else None}
+    groups: dict[str, list[State]] = {"json": [], "parquet": [], "text": []}
+    for file in (file for file in files if file[1]):
+        suffixes = [suffix for suffix in Path(file[0].lower()).suffixes if suffix not in COMPRESSED]
+        groups[LOADERS.get(suffixes[-1] if suffixes else "", "text")].append(file)
+    options: Any = {"num_proc": workers, "split": hf_split}
     found = []
     try:
         if source.startswith("hf:"):
-            found.append(datasets.load_dataset(source.removeprefix("hf:"), subset or None, split=hf_split, **options))
-        options["cache_dir"] = str(cache)
+            found.append(datasets.load_dataset(source.removeprefix("hf:"), subset or None, **options))
+        options |= {"split": "train", "cache_dir": str(cache)}
         for loader in ("json", "parquet"):
-            if names := [glob.escape(str(file)) for file in groups[loader]]:
-                found.append(datasets.load_dataset(loader, data_files=names, split="train", **options))
-        if groups["text"]:
-            # size and time are part of the cache's key
-            stamped = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in groups["text"]]
-            given = {"files": stamped, "separator": separator, "text_key": text_key}
+            if names := [glob.escape(file[0]) for file in groups[loader]]:
+                found.append(datasets.load_dataset(loader, data_files=names, **options))
+        if groups["text"]:  # sizes and times are part of the cache's key
             options |= {"features": datasets.Features({text_key: datasets.Value("string")}), "writer_batch_size": 100}
-            found.append(datasets.Dataset.from_generator(read_texts, gen_kwargs=given, **options))
+            options["gen_kwargs"] = {"files": groups["text"], "separator": separator, "text_key": text_key}
+            found.append(datasets.Dataset.from_generator(read_texts, **options))
     except Exception as error:  # of many classes, some of them the network's
-        raise UsageError(f"source={source}: {root_cause(error)}") from error
-    for documents in found:
-        columns = documents.features
-        problem = f"source={source}: no column {text_key!r} of text among {', '.join(columns)}; text_key= names another"
-        require(getattr(columns.get(text_key), "dtype", "") in ("string", "large_string"), problem)
+        raise ValueError(f"source={source}: {root_cause(error)}") from error
+    for columns in (documents.features for documents in found):
+        if getattr(columns.get(text_key), "dtype", "") not in ("string", "large_string"):
+            raise ValueError(f"source={source}: no text in {text_key}; text_key= names one of {', '.join(columns)}")
     return [documents.select_columns([text_key]) for documents in found]
 
 
-def read_texts(files: list[tuple[str, int, int]], separator: str, text_key: str) -> Iterator[dict[str, str]]:
+def read_texts(files: list[State], separator: str, text_key: str) -> Iterator[dict[str, str]]:
     """Yields the documents of text files, compressed or not: each file is one, or what is between separators.
 
     Raises:
@@ -99,13 +98,6 @@ def read_texts(files: list[tuple[str, int, int]], separator: str, text_key: str)
 
 def root_cause(error: BaseException) -> str:
     """Returns the message of the exception that `error` was raised from, in one line."""
-    while error.__cause__ is not None and not isinstance(error, UsageError | ValueError):
+    while error.__cause__ is not None and not isinstance(error, ValueError):
         error = error.__cause__
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _suffix(file: Path) -> str:
-    name = file.name.lower()
-    for ending in COMPRESSED:
-        name = name.removesuffix(ending)
-    return Path(name).suffix

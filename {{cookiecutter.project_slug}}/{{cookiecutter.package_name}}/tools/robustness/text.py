@@ -18,8 +18,7 @@ from torch.utils.data import Dataset
 
 from ... import utils
 from ...config.errors import UsageError, require
-from ...data.tokens_sources import read
-from ...data.tokens_stream import Corpus, Split, Stream
+from ...data.tokens_sources import Corpus, Split, Stream
 from ...data.tokens_text import codec_of
 from ...utils import mix
 
@@ -69,15 +68,13 @@ class ReplacedSet(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.windows)
 
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-        inputs, targets = self.windows.__getitems__(keys)
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = key
+        inputs, targets = self.windows[key]
+        random = Generator().manual_seed(mix(index))
         full = max(1, len(self.windows) - 1)  # the last window may be filled up
-        others, hits = [], []
-        for epoch, index in keys:
-            random = Generator().manual_seed(mix(index))
-            others.append((epoch, int(torch.randint(full, (), generator=random))))
-            hits.append(torch.rand(inputs.shape[1], generator=random) < self.share)
-        return torch.where(torch.stack(hits), self.windows.__getitems__(others)[0], inputs), targets
+        other, _ = self.windows[epoch, int(torch.randint(full, (), generator=random))]
+        return torch.where(torch.rand(len(inputs), generator=random) < self.share, other, inputs), targets
 
 
 def prose() -> list[str]:
@@ -94,7 +91,7 @@ def tables() -> list[str]:
     root = Path(sysconfig.get_path("stdlib"), "encodings")
     found = sorted(root.glob("cp*.py"))
     require(bool(found), f"shift=text: {root} holds no sources, which are the tables; take a Python that has them")
-    return [read(path).replace(b"\r\n", b"\n").decode() for path in found]
+    return [path.read_bytes().replace(b"\r\n", b"\n").decode() for path in found]
 
 
 def _shorten(texts: Sequence[str]) -> list[str]:
@@ -113,8 +110,8 @@ def write_samples(data: "Tokens", section: Mapping[str, Any], split: str, stem: 
     for kind in KINDS:
         windows = origin(data, section, kind).dataset(split)
         for strength, share in enumerate((0.0, *SHARES)):
-            inputs, _ = ReplacedSet(windows, share).__getitems__([(0, len(windows) // 2)])
-            lines.append(f"{kind:<7} {strength}  {codec.decode(inputs[0].tolist())[:100]!a}")
+            inputs, _ = ReplacedSet(windows, share)[0, len(windows) // 2]
+            lines.append(f"{kind:<7} {strength}  {codec.decode(inputs.tolist())[:100]!a}")
     path = stem.with_suffix(".txt")
     utils.write_text(path, "\n".join(lines) + "\n")
     return path
