@@ -5,7 +5,7 @@ from pathlib import Path
 from {{cookiecutter.package_name}}.cli import print_help, run
 from {{cookiecutter.package_name}}.config import compose, recompose, value_of
 from {{cookiecutter.package_name}}.config.errors import require
-from {{cookiecutter.package_name}}.runs import RESUMABLE, saved_config
+from {{cookiecutter.package_name}}.runs import RESUMABLE, resumed_run
 
 USAGE = "python train.py [group=option ...] [key=value ...] [experiment=name] [resume=run]"
 
@@ -16,7 +16,8 @@ def main(argv: list[str]) -> None:
         return
     if (resume := value_of("resume", argv)) is not None:
         require(bool(resume), "resume=: name a run directory, as in resume=runs/<run>")
-        cfg = recompose(saved_config(Path(resume)), argv, anew=("trainer", "logger"), free=RESUMABLE)
+        run_dir, config = resumed_run(Path(resume))
+        cfg = recompose(config, [*argv, f"resume={run_dir}"], anew=("trainer", "logger"), free=RESUMABLE)
     else:
         cfg = compose(argv)
 

@@ -14,7 +14,6 @@ from .runs import ROOT, Tiny, rows
 
 ARGV = ["save_every_n_steps=4", "ema.decay=0.9", "optim.clip_norm=0.5", "monitor.samples=16"]
 
-# A checkpoint is a file, or the folder of a sharded one.
 SCRIPT = """
 import os, shutil
 import torch
@@ -23,21 +22,17 @@ last = Path("runs/whole/checkpoints/last.ckpt")
 run = last.parents[1]
 rank = int(os.environ.get("LOCAL_RANK", 0))
 
-def copy(old, new):
-    (shutil.copytree if old.is_dir() else shutil.copyfile)(old, new)
-
 def keep(task, *_):
     if rank == 0 and task.trainer.global_step == 4 and not Path("middle").exists():
-        copy(last, "middle")
+        shutil.copyfile(last, "middle")
 
 BaseModule.on_train_batch_start = keep
 train(compose([*sys.argv[1:], "name=whole"]))
 if rank == 0:
     shutil.copytree(run, "first")
-    shutil.rmtree(last) if last.is_dir() else last.unlink()
-    copy(Path("middle"), last)
+    shutil.copyfile("middle", last)
 torch.distributed.barrier()
-train(recompose(saved_config(run), [f"resume={run}"], ("trainer", "logger"), RESUMABLE))
+train(recompose(resumed_run(run)[1], [f"resume={run}"], ("trainer", "logger"), RESUMABLE))
 """
 
 
@@ -48,7 +43,7 @@ def stop_and_go(tiny: Tiny, folder: Path, *argv: str, before: str = "", after: s
     names = {
         "config": "compose, recompose",
         "train": "evaluate, train",
-        "runs": "RESUMABLE, evaluable, saved_config",
+        "runs": "RESUMABLE, evaluable, load_checkpoint, resumed_run",
         "models.base": "BaseModule",
     }
     imports = [f"from {package}.{module} import {wanted}" for module, wanted in names.items()]

@@ -23,17 +23,15 @@ def test_total_is_devices_times_batch_times_accumulation(
 @pytest.mark.parametrize(
     ("total", "per_device", "processes", "words"),
     [
-        (0, 0, 1, "data.total_batch_size=0: expected a whole number from 1 on"),
-        (64, -1, 1, "data.batch_size=-1"),
-        (65, 0, 2, "it does not divide over 2 device(s); choose a multiple of 2"),
-        (127, 0, 4, "it does not divide over 4 device(s); choose a multiple of 4"),
-        (127, 3, 2, "it does not divide over 3 a device on 2 device(s); choose a multiple of 6"),
-        (64, 48, 1, "it does not divide over 48 a device on 1 device(s); choose a multiple of 48"),
+        (65, 0, 2, "does not divide over 2 device(s); choose a multiple of 2"),
+        (127, 0, 4, "does not divide over 4 device(s); choose a multiple of 4"),
+        (127, 3, 2, "does not divide over 3 a device on 2 device(s); choose a multiple of 6"),
+        (64, 48, 1, "does not divide over 48 a device on 1 device(s); choose a multiple of 48"),
         (1, 0, 2, "choose a multiple of 2"),
     ],
 )
 def test_batches_that_do_not_divide(total: int, per_device: int, processes: int, words: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(words) + r"(?!\d)"):
+    with pytest.raises(ValueError, match=re.escape(words) + r"(?!\d)"):
         split_batch(total, per_device, processes)
 
 
@@ -95,7 +93,6 @@ def test_many_machines_need_something_that_starts_them(
         ("gpu", "[0,8]", 8, "trainer.devices=[0,8]: this machine has 8 GPU(s)"),
         ("cpu", "0", 0, "trainer.devices=0: expected at least one device"),
         ("cpu", "two", 0, "trainer.devices=two: expected auto, a number, or a list like [0,1]"),
-        ("tpu", "1", 0, "trainer.accelerator=tpu: choose from auto, cpu, gpu"),
     ],
 )
 def test_devices_that_are_not_there(

@@ -1,6 +1,8 @@
 """Runs that go on, and those that must not."""
 
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -9,13 +11,17 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import DictConfig
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
 
 from {{cookiecutter.package_name}} import train as fit
-from {{cookiecutter.package_name}}.callbacks.checkpoint import LastCheckpoint
+from {{cookiecutter.package_name}}.callbacks.checkpoint import AtomicCheckpointIO, LastCheckpoint
+from {{cookiecutter.package_name}}.callbacks.resume import STOP_SIGNALS
 from {{cookiecutter.package_name}}.config import compose, recompose
-from {{cookiecutter.package_name}}.config.errors import UsageError
+from {{cookiecutter.package_name}}.config.errors import Diverged, UsageError
+from {{cookiecutter.package_name}}.models import base
 from {{cookiecutter.package_name}}.models.base import BaseModule
-from {{cookiecutter.package_name}}.runs import RESUMABLE, last_checkpoint, saved_checkpoint, saved_config
+from {{cookiecutter.package_name}}.runs import RESUMABLE, last_checkpoint, resumed_run, saved_checkpoint
 
 from .conftest import each_family
 from .runs import Start, Tiny, load, rows, scalars
@@ -28,7 +34,7 @@ BY_STEPS = [
 
 
 def resume(run: Path, *argv: str) -> DictConfig:
-    return recompose(saved_config(run), [f"resume={run}", *argv], anew=("trainer", "logger"), free=RESUMABLE)
+    return recompose(resumed_run(run)[1], [f"resume={run}", *argv], anew=("trainer", "logger"), free=RESUMABLE)
 
 
 @pytest.fixture
@@ -104,6 +110,7 @@ def by_steps(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
         ("on_validation_batch_start", 2),
         ("on_train_batch_start", 9),
         ("on_train_batch_start", 13),
+        ("on_validation_batch_start", 8),
     ],
     ids=[
         "between steps",
@@ -112,6 +119,7 @@ def by_steps(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
         "in a validation",
         "after a validation",
         "between epochs",
+        "in the last validation",
     ],
 )
 @each_family
@@ -142,6 +150,100 @@ def test_a_killed_run_goes_on_from_what_it_saved_before_a_validation(
     assert load(run / "checkpoints" / "last.ckpt")["global_step"] == 4
     _, values = start(cfg=resume(run))
     assert_equal([whole, run], [expected, values], events=False)
+
+
+STEP_PARTS = {
+    "in the backward pass": (BaseModule, "backward"),
+    "before the optimiser": (BaseModule, "on_before_optimizer_step"),
+    "after the optimiser": (AdamW, "step"),
+    "in the moving average": (base, "update_average"),
+    "in the scheduler": (LambdaLR, "step"),
+    "in the callbacks": (LastCheckpoint, "on_train_batch_end"),
+}
+
+
+@pytest.mark.parametrize("signal_number", STOP_SIGNALS[:2], ids=lambda number: number.name)
+@pytest.mark.parametrize("part", STEP_PARTS)
+def test_a_signal_within_a_step_stops_after_it(
+    start: Start,
+    by_steps: tuple[Path, dict[str, Any]],
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    signal_number: signal.Signals,
+) -> None:
+    whole, expected = by_steps
+    owner, name = STEP_PARTS[part]
+    original, calls = getattr(owner, name), count(1)
+
+    def signalled(*args: Any, **options: Any) -> Any:
+        result = original(*args, **options)
+        if next(calls) == 5:
+            os.kill(os.getpid(), signal_number)
+        return result
+
+    before = signal.getsignal(signal_number)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, signalled)
+        with pytest.raises(SystemExit) as caught:
+            start(*tiny.random, *BY_STEPS, f"runs={tmp_path / 'runs'}", "name=broken-off")
+    assert caught.value.code == 130
+    assert signal.getsignal(signal_number) == before
+    run = tmp_path / "runs" / "broken-off"
+    _, values = start(cfg=resume(run))
+    assert_equal([whole, run], [expected, values])
+
+
+def test_a_signal_in_the_test_leaves_a_run_that_resumes_with_it(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, expected = start("trainer.max_epochs=1")
+
+    def stop(task: BaseModule) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BaseModule, "on_test_start", stop)
+        with pytest.raises(SystemExit) as caught:
+            start("trainer.max_epochs=1", f"runs={tmp_path / 'runs'}", "name=broken-off")
+    assert caught.value.code == 130
+    _, values = start(cfg=resume(tmp_path / "runs" / "broken-off"))
+    metrics = [{tag: value for tag, value in one.items() if "/" in tag} for one in (expected, values)]
+    assert metrics[0] == metrics[1]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("in the step"), Diverged("nan")], ids=["error", "divergence"])
+def test_an_error_within_the_optimisers_step_saves_nothing(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    """The weights are those of the next step then, and the counters those of this one."""
+    calls = count(1)
+
+    def fail(*_: Any) -> None:
+        if next(calls) == 9:
+            raise error
+
+    monkeypatch.setattr(base, "update_average", fail)
+    with pytest.raises(type(error)):
+        start("ema.decay=0.9", f"runs={tmp_path}", "name=failed")
+    assert load(tmp_path / "failed" / "checkpoints" / "last.ckpt")["global_step"] == 6  # of the first validation
+
+
+def test_a_save_that_breaks_off_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the folder for temporary files is another file system, or full."""
+    file = tmp_path / "checkpoints" / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, file)
+
+    def half(content: Any, stream: Any) -> None:
+        stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="space"):
+        AtomicCheckpointIO().save_checkpoint({"step": 2}, file)
+    assert load(file) == {"step": 1}
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_a_run_goes_on_with_another_batch_per_device(
@@ -247,26 +349,45 @@ def test_slurm_saves_last_and_that_is_where_it_goes_on(start: Start) -> None:
     assert last_checkpoint(run) == run / "hpc_ckpt_1.ckpt"
 
 
-def test_a_run_goes_on_from_what_a_sharded_save_had_put_aside(start: Start) -> None:
-    """That save was killed before it gave its own checkpoint the name."""
+def test_a_damaged_last_checkpoint_falls_back_to_the_best(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     run, _ = start("trainer.max_epochs=1")
     last = run / "checkpoints" / "last.ckpt"
-    last.rename(last.with_name("last.ckpt.old"))
+    last.write_bytes(last.read_bytes()[:1000])
+    capsys.readouterr()
     _, values = start(cfg=resume(run, "trainer.max_epochs=2"))
     assert values["epochs"] == 2
-    assert last_checkpoint(run) == last
+    assert capsys.readouterr().out.count("last.ckpt: damaged") == 1
+
+
+def test_a_damaged_best_checkpoint_is_told_before_training(start: Start) -> None:
+    run, _ = start("trainer.max_epochs=1")
+    (run / "checkpoints" / "best.ckpt").write_bytes(b"half")
+    with pytest.raises(UsageError, match=r"best\.ckpt"):
+        resumed_run(run)
+
+
+def test_another_runs_checkpoint_is_refused(start: Start) -> None:
+    run, other = start("trainer.max_epochs=1")[0], start("trainer.max_epochs=1", "optim.lr=0.5")[0]
+    shutil.copy(other / "checkpoints" / "last.ckpt", run / "checkpoints" / "last.ckpt")
+    with pytest.raises(UsageError, match=r"optim\.lr"):
+        resumed_run(run)
+
+
+def test_a_run_may_be_named_by_its_checkpoint_file(start: Start) -> None:
+    run, _ = start("trainer.max_epochs=1")
+    assert resumed_run(run / "checkpoints" / "last.ckpt")[0] == run
 
 
 def test_runs_that_cannot_be_taken_up(start: Start, tmp_path: Path) -> None:
     run, _ = start("trainer.max_epochs=1", "name=only")
     with pytest.raises(UsageError, match=r"there is no run there.*; there is .*only"):
-        saved_config(run.with_name("other"))
+        resumed_run(run.with_name("other"))
     with pytest.raises(UsageError, match=r"there is no checkpoint; there is .*only"):
         saved_checkpoint(run.with_name("other"))
     last = run / "checkpoints" / "last.ckpt"
     last.rename(last.with_name("gone"))
     with pytest.raises(UsageError, match=r"no checkpoint to go on from; init=.*best\.ckpt starts a new one"):
-        saved_config(run)
+        resumed_run(run)
     last.with_name("gone").rename(last)
     foreign = tmp_path / "foreign.ckpt"
     torch.save({"state_dict": {}}, foreign)

@@ -25,13 +25,10 @@ def cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DictConfig:
     return compose([f"runs={tmp_path / 'runs'}", "norm=ln"])
 
 
-def save_checkpoint(run: Path, cfg: DictConfig, epochs: int = 1) -> Path:
+def save_checkpoint(run: Path, cfg: DictConfig) -> Path:
     file = run / "checkpoints" / "last.ckpt"
     file.parent.mkdir()
-    at_end = {"current": {"processed": 0}, "is_last_batch": False}
-    epoch = {"current": {"processed": epochs, "started": epochs}}
-    progress = {"fit_loop": {"epoch_progress": epoch, "epoch_loop.batch_progress": at_end}}
-    torch.save({"config": plain(cfg), "global_step": 5, "state_dict": {}, "loops": progress}, file)
+    torch.save({"config": plain(cfg), "global_step": 5, "state_dict": {}}, file)
     return file
 
 
@@ -86,13 +83,6 @@ def test_an_interactive_slurm_shell_is_no_job(cfg: DictConfig, monkeypatch: pyte
         monkeypatch.setenv(name, value)
     with open_run(cfg, 10) as run:
         assert run.path.name == f"{cfg.task.name}-ln-1"
-
-
-@pytest.mark.parametrize("name", ["a/b", "../a", "/a", "", ".hidden", "a b"])
-def test_a_name_is_a_name(name: str, cfg: DictConfig) -> None:
-    cfg.name = name
-    with pytest.raises(UsageError, match=r"name=.*: expected letters, digits"), open_run(cfg, 10):
-        pass
 
 
 def test_runs_that_is_a_file(cfg: DictConfig, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -14,26 +13,25 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from pickle import UnpicklingError
 from shlex import quote
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from .config import plain, without
 from .config.errors import Diverged, UsageError, require
 from .utils import LOCK, hold, write_json
 
-RUN_DIR = "DYT_RUN_DIR"  # tells the other ranks, which Lightning starts with the same argv, what rank 0 decided
+RUN_DIR = "DYT_RUN_DIR"  # set by rank 0 for the other ranks, which Lightning starts with the same argv
 
-# What may change when a run goes on; the rest is what it is.
+# Keys that may change when a run resumes; the others make it another run.
 MACHINE = ("data.batch_size", "data.download", "data.pin_memory", "data.root", "data.workers", "trainer")
 RESUMABLE = ("resume", "compile", "logger", "monitor", "save_every_n_steps", *MACHINE)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory; `checkpoint` is where training goes on from, if it does."""
+    """A run directory, and the checkpoint that training resumes from, if any."""
 
     path: Path
     checkpoint: Path | None = None
@@ -43,18 +41,73 @@ class Run:
         return self.path / "checkpoints"
 
 
+# --- Checkpoints.
+
+
+def load_checkpoint(file: Path, device: str = "meta") -> dict[str, Any]:
+    """Returns the content of a checkpoint, tensors on `device`.
+
+    Raises:
+        UsageError: it is damaged, or no checkpoint of this project.
+    """
+    import torch  # takes a second to import, which a mistyped key should not cost
+
+    try:
+        checkpoint = torch.load(file, weights_only=True, map_location=device)
+    except Exception as error:  # of many kinds, by the bytes that are damaged
+        raise UsageError(f"{file}: damaged, or no checkpoint") from error
+    known = isinstance(checkpoint, dict) and {"config", "global_step", "state_dict"} <= checkpoint.keys()
+    require(known and isinstance(checkpoint["config"], dict), f"{file}: no checkpoint that train.py wrote")
+    return dict(checkpoint)
+
+
 def resume_files(run_dir: Path) -> list[Path]:
-    """`last.ckpt`, or the one that a sharded save has put aside (`parallel.py`), and what Lightning saves before SLURM
-    stops a job, where they are."""
+    """Returns `last.ckpt`, and the checkpoints that Lightning saves when SLURM stops a job; those that there are."""
     last = run_dir / "checkpoints" / "last.ckpt"
-    aside = last.with_name("last.ckpt.old")  # half of it where there is a new one: it is being removed then
-    file = last if last.exists() else aside
-    return [*([file] if file.exists() else []), *run_dir.glob("hpc_ckpt_*.ckpt")]
+    return [*([last] if last.exists() else []), *run_dir.glob("hpc_ckpt_*.ckpt")]
 
 
-def last_checkpoint(run_dir: Path) -> Path | None:
-    """The latest by steps of those that training goes on from."""
-    return max(resume_files(run_dir), key=lambda file: load_checkpoint(file)["global_step"], default=None)
+def last_checkpoint(run_dir: Path, report: bool = False) -> Path | None:
+    """Returns the checkpoint of most steps that training resumes from; `best.ckpt` where those are damaged.
+
+    Args:
+        report: prints which is damaged.
+
+    Raises:
+        UsageError: all are damaged.
+    """
+    files = resume_files(run_dir)
+    best = run_dir / "checkpoints" / "best.ckpt"
+    steps, damaged = {}, []
+    for file in [*files, *([best] if files and best.exists() else [])]:
+        try:
+            steps[file] = load_checkpoint(file)["global_step"]
+        except UsageError as error:
+            damaged.append(error)
+    if damaged and not steps:
+        raise damaged[0]
+    if damaged and report:
+        print(f"warning: {damaged[0]}; the run resumes from step {max(steps.values())}", flush=True)
+    return max(steps, key=lambda file: (steps[file], file in files), default=None)
+
+
+def best_checkpoint(run_dir: Path) -> Path | None:
+    """Returns `best.ckpt`, or `last.ckpt` of a run that validated nothing."""
+    files = [run_dir / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
+    return next((file for file in files if file.exists()), None)
+
+
+def saved_checkpoint(path: Path, key: str = "checkpoint") -> tuple[Path, dict[str, Any]]:
+    """Returns a checkpoint file, or the best one of a run directory (the last where none is best), and its config.
+
+    Raises:
+        UsageError: there is none, or the file is not a checkpoint of this project.
+    """
+    require(bool(str(path).strip(".")), f"{key}=: name a run directory or a checkpoint file, as in {key}=runs/<run>")
+    file = (best_checkpoint(path) or path) if path.is_dir() else path
+    folder = path if path.is_dir() else path.parent
+    require(file.is_file(), f"{key}={path}: there is no checkpoint{_existing(folder)}")
+    return file, dict(load_checkpoint(file)["config"])
 
 
 def evaluable(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -63,109 +116,73 @@ def evaluable(config: Mapping[str, Any]) -> tuple[str, ...]:
     return ("compile", "data", "task.monitor", *sections, "trainer")
 
 
-def load_checkpoint(file: Path, device: str = "meta") -> dict[str, Any]:
-    """Returns the content of a checkpoint, tensors on `device`; of shards all but the optimiser's state.
+def resumed_run(path: Path) -> tuple[Path, dict[str, Any]]:
+    """Returns the directory of a run that can resume, and its config.
+
+    Args:
+        path: a run directory, or a file in its `checkpoints/`.
 
     Raises:
-        UsageError: it is damaged, or none of this project's checkpoints.
+        UsageError: there is no such run, it has saved no checkpoint yet, or its files are damaged or another run's.
     """
-    import torch  # takes a second to import, which a mistyped key should not cost
-
-    try:
-        if file.is_dir():
-            from .distributed import read_shards
-
-            checkpoint = read_shards(file, device)
-        else:
-            checkpoint = torch.load(file, weights_only=True, map_location=device)
-    except (
-        AttributeError,
-        EOFError,
-        IndexError,
-        KeyError,
-        OSError,
-        RuntimeError,
-        UnpicklingError,
-        ValueError,
-    ) as error:
-        raise UsageError(f"{file}: damaged, or no checkpoint") from error
-    if not isinstance(checkpoint, dict) or not {"config", "global_step", "state_dict"} <= checkpoint.keys():
-        raise UsageError(f"{file}: no checkpoint that train.py wrote")
-    return checkpoint
-
-
-def saved_config(run_dir: Path) -> dict[str, Any]:
-    """The config of an earlier run that can be resumed.
-
-    Raises:
-        UsageError: there is no such run, it has saved no checkpoint yet, or its files are damaged.
-    """
-    if not (run_dir / "config.yaml").is_file():
-        raise UsageError(f"resume={run_dir}: there is no run there (no config.yaml){_existing(run_dir.parent)}")
-    last = last_checkpoint(run_dir)
+    run_dir = path.parents[1] if path.is_file() and path.parent.name == "checkpoints" else path
+    config_file = run_dir / "config.yaml"
+    require(config_file.is_file(), f"resume={path}: there is no run there (no config.yaml){_existing(run_dir.parent)}")
+    last, best = last_checkpoint(run_dir), best_checkpoint(run_dir)
     if last is None:
-        best = best_checkpoint(run_dir)
-        anew = "start it anew" if best is None else f"init={quote(str(best))} starts a new one from its best"
-        raise UsageError(f"resume={run_dir}: that run has no checkpoint to go on from; {anew}")
-    return dict(load_checkpoint(last)["config"])
+        hint = "start it anew" if best is None else f"init={quote(str(best))} starts a new one from its best"
+        raise UsageError(f"resume={path}: that run has no checkpoint to resume from; {hint}")
+    if best is not None:
+        load_checkpoint(best)  # the test needs it, which should not be found out after training
+    config = dict(load_checkpoint(last)["config"])
+    try:
+        written = plain(OmegaConf.load(config_file))
+    except Exception as error:  # of many kinds, by the bytes that are damaged
+        raise UsageError(f"{config_file}: damaged; a copy is in the checkpoint, delete the file to use that") from error
+    _check_same_run(last, config, written)
+    return run_dir, config
 
 
-def saved_checkpoint(path: Path, key: str = "checkpoint") -> tuple[Path, dict[str, Any]]:
-    """A checkpoint file, or the best one of a run directory (the last where none is best), and its config.
-
-    Raises:
-        UsageError: there is none, or the file is not a checkpoint of this project.
-    """
-    if not str(path).strip("."):
-        raise UsageError(f"{key}=: name a run directory or a checkpoint file, as in {key}=runs/<run>")
-    file = (best_checkpoint(path) or path) if path.is_dir() else path
-    if not (file.is_file() or (file / "meta.pt").is_file()):
-        folder = path if path.is_dir() else path.parent
-        raise UsageError(f"{key}={path}: there is no checkpoint{_existing(folder)}")
-    return file, dict(load_checkpoint(file)["config"])
-
-
-def best_checkpoint(run_dir: Path) -> Path | None:
-    """`best.ckpt`, or `last.ckpt` of a run that validated nothing."""
-    files = [run_dir / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
-    return next((file for file in files if file.exists()), None)
+# --- Run directories.
 
 
 @contextmanager
 def open_run(cfg: DictConfig, max_steps: int) -> Iterator[Run]:
-    """The directory of this run, made unless it is resumed; the same for all of its ranks and restarts.
+    """Makes or resumes a run directory, the same one for all ranks and restarts of a job.
 
-    If the run fails before its first checkpoint, a directory that was made here goes again; if it has diverged, its
-    curves are what it was made for.
+    If the run fails before its first checkpoint, a directory that was made here is removed; that of a run which
+    diverged is kept for its curves.
+
+    Raises:
+        UsageError: the directory cannot be made, is taken, or its run cannot resume with this config.
     """
-    stem = f"{cfg.task.name}-{cfg.norm.name}"
-    made = False
-    alone = RUN_DIR not in os.environ and _launched_as() is None  # else who starts the ranks starts them once
-    if RUN_DIR in os.environ:  # a rank that Lightning started
-        path = Path(os.environ[RUN_DIR])
-        goes_on = bool(cfg.resume)
+    by_lightning, job, made = RUN_DIR in os.environ, _launch_id(), False
+    if by_lightning:  # in a rank that rank 0 has started
+        path, resumes = Path(os.environ[RUN_DIR]), bool(cfg.resume)
     elif cfg.resume:
-        path = Path(cfg.resume)
-        goes_on = True
-    elif (job := _launched_as()) is not None:
-        path = Path(cfg.runs) / (cfg.name or f"{stem}-{job}-{_digest(cfg)}")
+        path, resumes = Path(cfg.resume), True
+    elif job is not None:
+        path = Path(cfg.runs) / (cfg.name or f"{cfg.task.name}-{cfg.norm.name}-{job}-{_digest(cfg)}")
         path.mkdir(parents=True, exist_ok=True)  # by the first of many processes; after a restart it is there
-        goes_on = True
+        resumes = True
     else:
-        path = _make(Path(cfg.runs), cfg.name, stem)
-        made, goes_on = True, False
+        path, resumes, made = _make(cfg), False, True
     try:
-        with hold_run(path) if alone else nullcontext():
-            run = Run(path, last_checkpoint(path) if goes_on else None)
+        with nullcontext() if by_lightning or job is not None else hold_run(path):
+            run = Run(path, last_checkpoint(path, report=not by_lightning) if resumes else None)
             if run.checkpoint is not None:
-                _check_goes_on(run, cfg, max_steps)
-            with _told_to_ranks(path):
+                _check_resumes(run, cfg, max_steps)
+            os.environ[RUN_DIR] = str(path.resolve())
+            try:
                 yield run
+            finally:
+                if not by_lightning:
+                    del os.environ[RUN_DIR]
     except Diverged:
         raise
     except BaseException:
-        if made and not (path / "checkpoints").exists():
-            shutil.rmtree(path, ignore_errors=True)  # the error at hand counts, not what Windows keeps open
+        if made and not run.checkpoints.exists():
+            shutil.rmtree(path, ignore_errors=True)  # the error at hand counts, not a file that Windows keeps open
         raise
 
 
@@ -174,22 +191,11 @@ def hold_run(path: Path) -> AbstractContextManager[Any]:
     return hold(path, str(path), "another process trains this run; wait for its end, or end it")
 
 
-@contextmanager
-def _told_to_ranks(path: Path) -> Iterator[None]:
-    before = os.environ.get(RUN_DIR)
-    os.environ[RUN_DIR] = str(path.resolve())
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[RUN_DIR]
-
-
 def make_numbered(root: Path, stem: str, key: str) -> Path:
     """Makes `<root>/<stem>-<n>`, with the first n that is free.
 
     Args:
-        key: as which `root` was typed.
+        key: of `root` on the command line.
 
     Raises:
         UsageError: no directory can be made there.
@@ -197,20 +203,16 @@ def make_numbered(root: Path, stem: str, key: str) -> Path:
     return next(path for n in itertools.count(1) if _made(path := root / f"{stem}-{n}", key))
 
 
-def _make(root: Path, name: str | None, stem: str) -> Path:
-    if name is None:
-        return make_numbered(root, stem, "runs")
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise UsageError(
-            f"name={name}: expected letters, digits, '-', '_' and '.', no spaces, as in name=my-run; runs= says where"
-        )
-    path = root / name
+def _make(cfg: DictConfig) -> Path:
+    if cfg.name is None:
+        return make_numbered(Path(cfg.runs), f"{cfg.task.name}-{cfg.norm.name}", "runs")
+    path = Path(cfg.runs) / cfg.name
     if not _made(path, "runs"):
-        raise UsageError(f"name={name}: {path} exists; {_way_on(path)}, or choose another")
+        raise UsageError(f"name={cfg.name}: {path} exists; {_how_to_continue(path)}, or choose another")
     return path
 
 
-def _way_on(path: Path) -> str:
+def _how_to_continue(path: Path) -> str:
     """Returns how to continue with an existing run. Raises UsageError if another process trains it."""
     with hold_run(path) if (path / LOCK).exists() else nullcontext():
         if resume_files(path):
@@ -231,8 +233,8 @@ def _made(path: Path, key: str) -> bool:
     return True
 
 
-def _launched_as() -> str | None:
-    """The job's identity if torchrun or SLURM started every rank; None if one process starts the others."""
+def _launch_id() -> str | None:
+    """Returns the job's identity if torchrun or SLURM started every rank; None if one process starts the others."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return os.environ["TORCHELASTIC_RUN_ID"]
     if "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
@@ -240,32 +242,38 @@ def _launched_as() -> str | None:
     return None
 
 
-def _identity(cfg: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the part of a config that identifies a run: all but the keys that may change on resume."""
-    return without(cfg, ("defaults", "name", "runs", *RESUMABLE))
+    return without(config, ("defaults", "name", "runs", *RESUMABLE))
 
 
 def _digest(cfg: DictConfig) -> str:
     return hashlib.sha256(json.dumps(_identity(plain(cfg)), sort_keys=True).encode()).hexdigest()[:4]
 
 
-def _check_goes_on(run: Run, cfg: DictConfig, max_steps: int) -> None:
-    """Refuses to go on with another run's checkpoint, or with one that has nothing left to do."""
+def _check_same_run(place: Path, config: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Refuses a config that is not that of the same run."""
+    one, other = _identity(config), _identity(expected)
+    for key, value in other.items():
+        if one.get(key) != value:
+            raise UsageError(
+                f"{place}: holds another run ({key}={one.get(key)}, not {value}); name=<name> starts a new one"
+            )
+
+
+def _check_resumes(run: Run, cfg: DictConfig, max_steps: int) -> None:
+    """Refuses to resume another run, one that has nothing left to do, or one that FSDP cannot take over."""
     assert run.checkpoint is not None
     checkpoint = load_checkpoint(run.checkpoint)
-    goes = run.checkpoint.is_file() or cfg.trainer.strategy == "fsdp"
-    require(goes, f"{run.path}: its checkpoint is in shards, which trainer=fsdp goes on from, on any number of devices")
-    one, other = _identity(checkpoint["config"]), _identity(plain(cfg))
-    if different := [key for key in other if one.get(key) != other[key]]:
-        key = different[0]
+    _check_same_run(run.path, checkpoint["config"], plain(cfg))
+    sharded = checkpoint["config"]["trainer"]["strategy"] == "fsdp"
+    if cfg.trainer.strategy == "fsdp" and not sharded:  # its optimiser numbers the parameters differently
+        raise UsageError(f"{run.path}: trainer=fsdp resumes its own runs only; take trainer=ddp")
+    step, tested = checkpoint["global_step"], (run.path / "summary.json").exists()
+    if tested and max_steps <= step:  # one that was interrupted in its test resumes with that
         raise UsageError(
-            f"{run.path}: holds another run ({key}={one.get(key)}, not {other[key]}); name=<name> starts a new one"
-        )
-    tested = (run.path / "summary.json").exists()  # one that was interrupted in its test goes on with that
-    if tested and max_steps <= checkpoint["global_step"]:
-        raise UsageError(
-            f"{run.path}: that run is finished after {checkpoint['global_step']} steps; a higher trainer.max_epochs or"
-            " trainer.max_steps goes on, evaluate.py measures it"
+            f"{run.path}: that run is finished after {step} steps; a higher trainer.max_epochs or"
+            " trainer.max_steps prolongs it, evaluate.py measures it"
         )
 
 
@@ -276,8 +284,11 @@ def _existing(folder: Path) -> str:
     return f"; there is {', '.join(str(file.parent) for file in configs[:5])}{more}" if configs else ""
 
 
+# --- The summary.
+
+
 def write_summary(run: Run, cfg: DictConfig, values: dict[str, Any]) -> None:
-    """`summary.json`: final metrics by their tags, `diverged` if it has, and what tells the run from another."""
+    """Writes `summary.json`: final metrics by their tags, `diverged` if it has, and facts that identify the run."""
     facts = {"norm": plain(cfg)["norm"], "seed": cfg.seed, "versions": versions(), "git": git_state()}
     write_json(run.path / "summary.json", values | facts)
 
@@ -288,7 +299,7 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit and whether there are changes on top; None outside a repository or without git."""
+    """Returns the commit, and whether there are changes on top; None outside a repository or without git."""
 
     def git(*command: str) -> str:
         done = subprocess.run(["git", *command], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
@@ -302,7 +313,7 @@ def git_state() -> dict[str, Any] | None:
 
 
 def peak_memory_bytes() -> int | None:
-    """The most this process has held: on the GPU if it used one, else in main memory; None where it cannot be told."""
+    """Returns the most memory that this process has held, of the GPU if it used one; None where nothing tells it."""
     import torch
 
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():

@@ -1,6 +1,8 @@
 """Training and evaluation from start to end."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -13,7 +15,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
-from .callbacks.checkpoint import BestCheckpoint, LastCheckpoint
+from .callbacks.checkpoint import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from .callbacks.divergence import Divergence
 from .callbacks.hparams import HParams
 from .callbacks.norm_figures import NormFigures, select_layers
@@ -24,12 +26,13 @@ from .callbacks.resume import StepClock
 from .callbacks.seeding import StepSeeding
 from .callbacks.throughput import Throughput
 from .cli import print_summary, print_tree, quiet
-from .config import plain
+from .config import leaves, plain
+from .config.constraints import check_constraints
 from .config.errors import Diverged, UsageError, require, translate_errors
 from .data import get_kind
 from .data.base import DataModule
-from .distributed import EqualForwards, ShardedStrategy, check_shardable, device_list, process_count, split_batch
-from .loggers import build_loggers
+from .distributed import EqualForwards, check_shardable, device_list, process_count, sharded_strategy, split_batch
+from .loggers import build_loggers, read_metrics
 from .models import get_family
 from .models.base import BaseModule
 from .models.build import build_model
@@ -50,7 +53,7 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
     with translate_errors("data"):
         data = build_data(cfg)
         data.prepare_data()  # a download that fails does so before anything is made
-        data.check_trainable(cfg.data.total_batch_size // data.batch_size)
+        data.check_trainable(cfg.data.total_batch_size)
     with translate_errors("trainer"):
         steps = count_steps(cfg, data)
         data.steps_per_epoch = steps.per_epoch
@@ -76,18 +79,16 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
         if trainer.is_global_zero:
             print_tree(cfg)
         try:
-            trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint, weights_only=True)
-        except SystemExit:  # Lightning's answer to Ctrl-C, after it has saved a checkpoint
-            if trainer.is_global_zero and run.checkpoints.exists():
-                print(resume_hint(trainer, run))
-            raise SystemExit(130) from None
+            with exit_status_of_signals(trainer, f"python train.py resume={quote(str(run.path))} continues"):
+                trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint, weights_only=True)
+                # read before the test, in which the callbacks load their states from the best checkpoint
+                values = summarise(trainer, module, steps, throughput, run)
+                best = best_checkpoint(run.path)
+                trainer.test(module, datamodule=data, ckpt_path=best, verbose=False, weights_only=True)
         except Diverged:
             if trainer.is_global_zero:
-                write_summary(run, cfg, summarise(trainer, module, steps, throughput) | {"diverged": True})
+                write_summary(run, cfg, summarise(trainer, module, steps, throughput, run) | {"diverged": True})
             raise
-        # read before the test, which takes the callbacks back to where the best checkpoint was saved
-        values = summarise(trainer, module, steps, throughput)
-        trainer.test(module, datamodule=data, ckpt_path=best_checkpoint(run.path), verbose=False, weights_only=True)
         values |= metrics_of(trainer)
         if trainer.is_global_zero:
             write_summary(run, cfg, values)
@@ -96,25 +97,26 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
 
 
 def evaluate(cfg: DictConfig, checkpoint: Path, split: str) -> dict[str, float]:
-    """The metrics of a checkpoint on `split`, "val" or "test", as training would have printed them; printed here too.
+    """Returns and prints the metrics of a checkpoint on `split`, "val" or "test", as training printed them.
 
     Raises:
-        UsageError: no such split, data of other classes or sizes, or weights that do not fit the net.
+        UsageError: no such split, data of other classes or sizes, or weights that do not fit the model.
     """
-    data, task = restored(cfg, checkpoint, split)
+    data, module = load_trained(cfg, checkpoint, split)
     progress = [ProgressBar(refresh_rate=10)] if sys.stdout.isatty() else []
     trainer = build_trainer(
         cfg, logger=False, enable_checkpointing=False, callbacks=progress, enable_progress_bar=bool(progress)
     )
-    metrics = measured(trainer, task, data, split)
+    with exit_status_of_signals(trainer, "the same command measures it again"):
+        metrics = measure(trainer, module, data, split)
     if trainer.is_global_zero:
         for tag, value in metrics.items():
             print(f"{tag} {value:.6f}")
     return metrics
 
 
-def restored(cfg: DictConfig, checkpoint: Path, split: str) -> tuple[DataModule, BaseModule]:
-    """The data of `cfg`, and the task with a checkpoint's weights.
+def load_trained(cfg: DictConfig, checkpoint: Path, split: str) -> tuple[DataModule, BaseModule]:
+    """Returns the data of `cfg`, and the LightningModule with a checkpoint's weights.
 
     Raises:
         UsageError: as `evaluate` says.
@@ -126,24 +128,25 @@ def restored(cfg: DictConfig, checkpoint: Path, split: str) -> tuple[DataModule,
     data = build_data(cfg)
     for key, found in data.found.items():
         was = trained_on.get(key, found)
-        require(found == was, f"data: the net was trained on {key}={was}, and these have {key}={found}")
-    task = build_module(cfg)
+        require(found == was, f"data: the model was trained on {key}={was}, and these have {key}={found}")
+    with translate_errors("model"):
+        module = build_module(cfg)
     data.prepare_data()
     try:
-        task.load_state_dict(saved["state_dict"])
+        module.load_state_dict(saved["state_dict"])
     except RuntimeError as error:
-        raise UsageError(f"{checkpoint}: its weights do not fit this net; was the code changed?") from error
-    return data, task
+        raise UsageError(f"{checkpoint}: its weights do not fit this model; was the code changed?") from error
+    return data, module
 
 
-def measured(trainer: L.Trainer, task: BaseModule, data: DataModule, split: str) -> dict[str, float]:
-    """The metrics of `task` on a split of `data`, by their tags.
+def measure(trainer: L.Trainer, module: BaseModule, data: DataModule, split: str) -> dict[str, float]:
+    """Returns the metrics of `module` on a split of `data`, by their tags.
 
     Raises:
         UsageError: the split is empty.
     """
-    measure = trainer.validate if split == "val" else trainer.test
-    metrics: dict[str, float] = dict(*measure(task, datamodule=data, verbose=False))
+    run = trainer.validate if split == "val" else trainer.test
+    metrics: dict[str, float] = dict(*run(module, datamodule=data, verbose=False))
     require(bool(metrics), f"split={split}: the data have no such samples")
     return metrics
 
@@ -158,7 +161,7 @@ class Steps:
 
 
 def count_steps(cfg: DictConfig, data: DataModule) -> Steps:
-    """Converts what section `trainer` says in epochs and batches; an epoch leaves out what does not fill a step.
+    """Returns section `trainer`'s numbers of epochs and batches as steps; samples that fill no step do not count.
 
     Raises:
         ValueError: less than a step, or a part of one.
@@ -183,53 +186,64 @@ def count_steps(cfg: DictConfig, data: DataModule) -> Steps:
     return Steps(per_epoch, min(total for total in totals if total > 0), validation)
 
 
-def summarise(trainer: L.Trainer, module: BaseModule, steps: Steps, throughput: Throughput) -> dict[str, Any]:
-    """Returns the last metrics, and what the training cost."""
-    return metrics_of(trainer) | {
-        "steps": trainer.global_step,
-        "epochs": round(trainer.global_step / steps.per_epoch, 3),
-        "seconds": throughput.seconds,
-        **throughput.overall(),
-        "parameters": sum(parameter.numel() for parameter in module.model.parameters()),
-        "peak_memory_bytes": peak_memory_bytes(),
-    }
+def summarise(trainer: L.Trainer, module: BaseModule, steps: Steps, throughput: Throughput, run: Run) -> dict[str, Any]:
+    """Returns the last metrics, and the cost of the training."""
+    file = run.path / "metrics.csv"  # a run that resumes in its test has measured nothing itself
+    logged = read_metrics(file) if trainer.is_global_zero and file.exists() else {}
+    last = {tag: values[max(values)] for tag, values in logged.items() if tag.startswith(("train/", "val/"))}
+    return (
+        last
+        | metrics_of(trainer)
+        | {
+            "steps": trainer.global_step,
+            "epochs": round(trainer.global_step / steps.per_epoch, 3),
+            "seconds": throughput.seconds,
+            **throughput.overall(),
+            "parameters": sum(parameter.numel() for parameter in module.model.parameters()),
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
+    )
 
 
 def metrics_of(trainer: L.Trainer) -> dict[str, Any]:
     return {tag: value.item() for tag, value in trainer.callback_metrics.items() if "/" in tag}
 
 
-def resume_hint(trainer: L.Trainer, run: Run) -> str:
-    """Returns what can be done with a training that was interrupted."""
-    if trainer.global_step == trainer.max_steps:  # in its last validation
-        hint = f"python evaluate.py checkpoint={quote(str(run.checkpoints / 'last.ckpt'))} measures it"
-    else:
-        hint = f"python train.py resume={quote(str(run.path))} goes on from there"
-    return f"stopped at step {trainer.global_step}; {hint}"
+@contextmanager
+def exit_status_of_signals(trainer: L.Trainer, hint: str) -> Iterator[None]:
+    """Prints how to continue if the user stops the trainer, whose answer is SystemExit, and exits with status 130."""
+    try:
+        yield
+    except SystemExit:
+        if trainer.is_global_zero:
+            print(f"stopped at step {trainer.global_step}; {hint}" if trainer.global_step else "stopped", flush=True)
+        raise SystemExit(130) from None
 
 
 def build_data(cfg: DictConfig) -> DataModule:
-    """The data module, with its share of the total batch; what it finds (the number of classes, say) goes into `cfg`.
+    """Returns the data module, with its share of the total batch, and writes facts about the data into `cfg`.
 
     Raises:
-        UsageError: data that are not there, or a batch that does not divide.
+        UsageError: data that are not there, a batch that does not divide, or facts that a constraint excludes.
     """
     settings = plain(cfg.data)
     kind = get_kind(settings.pop("module"))
     total, per_device = settings.pop("total_batch_size"), settings["batch_size"]
-    settings["batch_size"], _ = split_batch(total, per_device, process_count(cfg.trainer))
     with translate_errors("data"):
+        settings["batch_size"], _ = split_batch(total, per_device, process_count(cfg.trainer))
         data = kind.build(seed=cfg.seed, **settings)
     cfg.data.update(data.found)
+    check_constraints(dict(leaves(plain(cfg))))
     return data
 
 
 def build_module(cfg: DictConfig, device: torch.device | str | None = None) -> BaseModule:
-    net = build_model(cfg, device)
+    """Returns the LightningModule with its model, which is built on `device`."""
+    model = build_model(cfg, device)
     if cfg.trainer.strategy == "fsdp":
-        check_shardable(net, cfg.trainer.precision)
+        check_shardable(model, cfg.trainer.precision)
     return get_family(cfg.task.name).build_module(
-        net,
+        model,
         cfg,
         optim=plain(cfg.optim),
         schedule=plain(cfg.schedule),
@@ -240,9 +254,9 @@ def build_module(cfg: DictConfig, device: torch.device | str | None = None) -> B
 
 
 def training_device(cfg: DictConfig) -> str | None:
-    """Where the net to be trained is built: on "meta" if FSDP can draw it in shards, else whole in main memory."""
-    later = get_family(cfg.task.name).init_on_device and not cfg.init.weights
-    return "meta" if cfg.trainer.strategy == "fsdp" and later else None
+    """Returns "meta" if FSDP can draw the weights in shards; else None, for main memory."""
+    sharded = cfg.trainer.strategy == "fsdp" and get_family(cfg.task.name).init_on_device
+    return "meta" if sharded and not cfg.init.weights else None
 
 
 def build_callbacks(cfg: DictConfig, run: Run, steps: Steps, throughput: Throughput) -> list[L.Callback]:
@@ -267,7 +281,7 @@ def build_trainer(cfg: DictConfig, steps: Steps | None = None, **settings: Any) 
     """Returns Lightning's Trainer by section `trainer`; data modules shard and shuffle themselves.
 
     Args:
-        steps: of a training; None to evaluate.
+        steps: of the training; None for an evaluation.
 
     Raises:
         UsageError: Lightning refuses a value of the section.
@@ -280,7 +294,7 @@ def build_trainer(cfg: DictConfig, steps: Steps | None = None, **settings: Any) 
         options |= {"max_epochs": -1, "max_steps": steps.total}
         options |= {"val_check_interval": steps.validation * accumulate, "check_val_every_n_epoch": None}
     if cfg.trainer.strategy == "fsdp":
-        options["strategy"] = ShardedStrategy(process_count(cfg.trainer))
+        options["strategy"] = sharded_strategy(process_count(cfg.trainer))
         settings["callbacks"] = [*settings.get("callbacks", []), EqualForwards()]
     with translate_errors("trainer", ImportError, MisconfigurationException, RuntimeError):
         return L.Trainer(
@@ -289,5 +303,6 @@ def build_trainer(cfg: DictConfig, steps: Steps | None = None, **settings: Any) 
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             enable_model_summary=False,
+            plugins=[AtomicCheckpointIO()],
             **settings,
         )

@@ -1,18 +1,39 @@
-"""The best and the last state of a run."""
+"""The best and the last state of a run, in files that are never half written."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.plugins import TorchCheckpointIO
 
 from ..config.errors import Diverged
+from ..utils import replace
 from .resume import interval_ended
 
 
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside the file of its name, and replaces that once the new one is on the disk.
+
+    Lightning writes to the folder for temporary files and moves the file from there, which is a copy if that is
+    another file system: a kill or a full disk then loses the old checkpoint too.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        replace(Path(path), write)
+
+
 class BestCheckpoint(ModelCheckpoint):
-    """`best.ckpt`, by `monitor`, looked at when a validation ends.
+    """Saves `best.ckpt`, by the metric `monitor`, when a validation ends.
 
     A run whose directory was moved or copied keeps its best score, and its own file.
     """
@@ -23,45 +44,48 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        was, now = str(state_dict["dirpath"]), str(self.dirpath)
+        old, new = str(state_dict["dirpath"]), str(self.dirpath)
 
-        def here(value: Any) -> Any:
+        def moved(value: Any) -> Any:
             if isinstance(value, dict):
-                return {here(key): one for key, one in value.items()}
-            return value.replace(was, now, 1) if isinstance(value, str) else value
+                return {moved(key): one for key, one in value.items()}
+            return value.replace(old, new, 1) if isinstance(value, str) else value
 
-        super().load_state_dict({key: here(value) for key, value in state_dict.items()})
+        super().load_state_dict({key: moved(value) for key, value in state_dict.items()})
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """`last.ckpt`, at every validation and the end of training, every `every_n_steps` if not 0, and when it breaks off.
+    """Saves `last.ckpt` at every validation and at the end of training, every `every_n_steps` if not 0, and on errors.
 
-    Not when a run breaks off before its first step: optimiser and counters may be half restored then. Nor when one of
-    several ranks does: saving waits for the others, and they wait in their next all-reduce. Nor when it has diverged.
+    It saves nothing on an error before the first step, when optimiser and counters may be half restored; within an
+    optimiser step, when the weights are ahead of the counters; on one of several ranks alone, because saving waits for
+    the others; and when training has diverged.
     """
 
     def __init__(self, folder: Path, every_n_steps: int = 0) -> None:
         super().__init__(
             folder, "last", every_n_train_steps=every_n_steps, every_n_epochs=0, enable_version_counter=False
         )
-        self._training = False
+        self._consistent = False  # weights, optimiser and counters are those of one step of the training
 
     def state_dict(self) -> dict[str, Any]:
-        return {}  # there is one file, always the same: nothing to remember
+        return {}  # there is one file, always the same
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         pass
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        self._training = True
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._consistent = trainer.global_step > 0
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._training = False  # the test puts other weights into the net
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+        self._consistent = False
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._consistent = True
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if interval_ended(trainer):
             self._save_checkpoint(trainer, self._file)
@@ -69,9 +93,12 @@ class LastCheckpoint(ModelCheckpoint):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save_checkpoint(trainer, self._file)
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._consistent = False  # the test loads other weights
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        all_ranks = trainer.world_size == 1 or isinstance(exception, (KeyboardInterrupt, SIGTERMException))
-        if self._training and trainer.global_step and all_ranks and not isinstance(exception, Diverged):
+        all_ranks = trainer.world_size == 1 or isinstance(exception, KeyboardInterrupt)
+        if self._consistent and all_ranks and not isinstance(exception, Diverged):
             self._save_checkpoint(trainer, self._file)
 
     @property

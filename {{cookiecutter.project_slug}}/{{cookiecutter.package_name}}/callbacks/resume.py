@@ -1,18 +1,27 @@
-"""One clock for a run: the optimiser step."""
+"""One clock for a run: the optimiser step, from which it resumes and at which a signal stops it."""
 
+import os
+import signal
+import threading
+from types import FrameType
 from typing import Any
 
 import lightning as L
 
+# Ctrl-C, the end of a job, and a terminal that is closed; Windows has no SIGHUP
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 class StepClock(L.Callback):
-    """Resumes a run from its optimiser step alone; checkpoints hold no state of Lightning's loops.
+    """Resumes a run from its optimiser step alone, and stops it between two batches; belongs behind all callbacks.
 
-    Lightning restores its loops as they were and guesses what was going on: it would go on within an accumulated step
-    whose first gradients are lost, and skip a validation that was due. Here its counters follow from the step: batches
-    are steps times accumulation, on other devices too. A validation that was due and has not ended runs first.
+    Checkpoints hold no state of Lightning's loops. Lightning restores its loops as they were and guesses the rest: it
+    would go on within an accumulated step whose first gradients are lost, and skip a validation that was due. Here
+    its counters follow from the step: batches are steps times accumulation, on other devices too. A validation that
+    was due and has not ended runs first. The last step is always validated.
 
-    The last step is always validated. Put it behind the callbacks that take part in a validation.
+    The first signal of STOP_SIGNALS sets a flag, which all ranks share before the next batch. A second one ends the
+    process at once; its last checkpoint is whole.
 
     Args:
         validate_every: steps from one validation to the next.
@@ -22,6 +31,8 @@ class StepClock(L.Callback):
         self.validate_every = validate_every
         self.start = 0  # the step that training goes on from
         self._validated = 0  # the step at which a validation has ended last
+        self._signalled = False
+        self._handlers: dict[signal.Signals, Any] = {}  # those before training
 
     def state_dict(self) -> dict[str, Any]:
         return {"validated": self._validated}
@@ -36,6 +47,8 @@ class StepClock(L.Callback):
         self.start = checkpoint["global_step"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, self._stop_soon) for number in STOP_SIGNALS}
         loop, step = trainer.fit_loop.epoch_loop, self.start
         batches = loop.batch_progress.total
         batches.load_state_dict(dict.fromkeys(batches.state_dict(), step * trainer.accumulate_grad_batches))
@@ -49,14 +62,47 @@ class StepClock(L.Callback):
             trainer.training = True
         loop._batches_that_stepped = step
 
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._stop_if_signalled(trainer)
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step == trainer.max_steps:
             trainer.should_stop = True  # before which Lightning validates
 
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if trainer.world_size == 1:  # several ranks may have different numbers of batches
+            self._stop_if_signalled(trainer)
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._validated = trainer.global_step
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._stop_if_signalled(trainer)  # before the test
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")
+
+    def _stop_soon(self, number: int, frame: FrameType | None) -> None:
+        self._signalled = True
+        for one in STOP_SIGNALS:
+            signal.signal(one, signal.SIG_DFL)
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            os.write(2, b"\nstopping before the next batch; once more ends at once\n")  # print is not safe here
+
+    def _stop_if_signalled(self, trainer: L.Trainer) -> None:
+        """Raises KeyboardInterrupt on all ranks if one of them was signalled."""
+        if trainer.strategy.reduce_boolean_decision(self._signalled, all=False):
+            raise KeyboardInterrupt
 
 
 def interval_ended(trainer: L.Trainer) -> bool:

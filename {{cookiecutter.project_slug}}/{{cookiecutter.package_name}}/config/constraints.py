@@ -4,6 +4,7 @@ A check takes a value and all values by dotted key, and returns "" or a text tha
 """
 
 import fnmatch
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -54,6 +55,14 @@ def multiple_of(factor: int) -> Check:
 def one_of(*choices: Any) -> Check:
     text = " or ".join(str(choice).lower() if isinstance(choice, bool) else str(choice) or '""' for choice in choices)
     return lambda value, _: "" if value in choices else f"choose {text.replace(' or ', ', ', len(choices) - 2)}"
+
+
+def none_of(*choices: Any) -> Check:
+    return lambda value, _: f"choose another than {', '.join(map(str, choices))}" if value in choices else ""
+
+
+def matches(pattern: str, expected: str) -> Check:
+    return lambda value, _: "" if re.fullmatch(pattern, str(value)) else f"expected {expected}"
 
 
 def pair(check: Check, rising: bool = False) -> Check:
@@ -130,6 +139,7 @@ MODEL_INIT = {"vit": ("timm", "fan_in"), "dit": ("fan_in", "dit"), "llm": ("fan_
 # "*" for any characters; one that a config has not is not checked. null stands for "not set" and passes.
 CONSTRAINTS: dict[str, Check] = {
     "seed": SEED,
+    "name": matches(r"\w[\w.-]{0,99}", "up to 100 letters, digits, '-', '_' and '.', as in my-run"),
     "save_every_n_steps": at_least(0),
     "init.norms": one_of("calibrated", "fresh"),
     "init.samples": COUNT,
@@ -154,6 +164,7 @@ CONSTRAINTS: dict[str, Check] = {
     "trainer.limit_train_batches": above(0),
     "trainer.num_nodes": COUNT,
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
+    "norm.name": when("trainer.strategy", "fsdp", none_of("bn")),  # every process would have its own statistics
     "norm.alpha0": above(0),
     "norm.alpha0_by_site.*": above(0),
     "norm.weight0": above(0),

@@ -1,47 +1,39 @@
 """The base class of the data modules: loaders over their splits, and Lightning's hooks."""
 
 import copy
+import signal
 from collections.abc import Callable
 from typing import Any, Self
 
 import lightning as L
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from ..config.errors import require
+from ..config.errors import UsageError
 from ..utils import cpu_count
 from .sampling import EvalSampler, TrainLoader, TrainSampler, permutation, rank_and_world
-
-MAX_WORKERS = 1024  # beyond any machine: a slip of the keyboard
 
 Loader = DataLoader[Any]
 
 
 class DataModule(L.LightningDataModule):
-    """Loaders over the splits train, val and test, of which a subclass tells `sizes` and `dataset`.
+    """A data module with the splits train, val and test; a subclass defines `sizes` and `dataset`.
 
-    Every optimiser step sees the same number of samples; an epoch leaves out those that do not fill one. Validation and
-    test see every sample once, on any number of devices, in order.
+    Every optimiser step takes the same number of samples; an epoch leaves out those that do not fill a step. Validation
+    and test take every sample once, on any number of devices, in order.
 
     Args:
         batch_size: of one device and forward pass.
         workers: processes that load, per device; 0: the main process.
         pin_memory: page-locked batches, where they go to a GPU.
         seed: of the run, from which the order follows.
-
-    Raises:
-        UsageError: a value out of range.
     """
 
     noun = "sample"  # in messages
-    steps_per_epoch: int | None = None  # where it is shorter than the data allow
-    damage: Callable[[Any], Dataset[Any]] | None = None  # what validation and test see the samples through
+    steps_per_epoch: int | None = None  # if fewer than the data allow
+    damage: Callable[[Any], Dataset[Any]] | None = None  # wraps the samples of validation and test
 
     def __init__(self, batch_size: int, workers: int, pin_memory: bool, seed: int) -> None:
         super().__init__()
-        expected = f"expected at least 1 {self.noun} per device and forward pass"
-        require(batch_size >= 1, f"data.batch_size={batch_size}: {expected}")
-        sane = 0 <= workers <= MAX_WORKERS
-        require(sane, f"data.workers={workers}: expected 0 (the main process loads) to {MAX_WORKERS}")
         self.batch_size, self.workers, self.pin_memory = batch_size, min(workers, cpu_count()), pin_memory
         self.seed = seed
 
@@ -56,15 +48,15 @@ class DataModule(L.LightningDataModule):
         raise NotImplementedError
 
     def dataset(self, split: str) -> Dataset[Any]:
-        """The samples of a split, by (epoch, index)."""
+        """Returns the samples of a split, by (epoch, index)."""
         raise NotImplementedError
 
     def originals(self) -> Dataset[Any]:
-        """The training samples as validation would see them, by the same keys."""
+        """Returns the training samples as validation would see them, by the same keys."""
         return self.dataset("train")
 
     def some(self, split: str, number: int) -> Any:
-        """One batch of up to `number` samples of a split, drawn by the seed, as validation would see them."""
+        """Returns one batch of up to `number` samples of a split, drawn by the seed, as validation would see them."""
         dataset = self.originals() if split == "train" else self.dataset(split)
         keys = [(0, index) for index in permutation(self.sizes[split], self.seed)[:number].tolist()]
         return next(iter(DataLoader(dataset, number, sampler=keys, collate_fn=self.collate("val"))))
@@ -74,7 +66,7 @@ class DataModule(L.LightningDataModule):
         return default_collate
 
     def damaged(self, damage: Callable[[Any], Dataset[Any]] | None) -> Self:
-        """The same data, with what validation and test then see them through."""
+        """Returns the same data with the samples of validation and test wrapped by `damage`."""
         other = copy.copy(self)
         other.damage = damage
         return other
@@ -92,19 +84,13 @@ class DataModule(L.LightningDataModule):
         batch = self.trainer.global_step * accumulate + batch_idx % accumulate
         return [divmod(index, self.epoch_size) for index in self.sample_indices(number, batch)]
 
-    def check_trainable(self, batches: int = 1) -> None:
-        """Refuses to train on fewer samples than one optimiser step takes; evaluation needs no check.
-
-        Args:
-            batches: in a step, over all devices and accumulation.
-
-        Raises:
-            UsageError: as said.
-        """
-        size, step = self.sizes["train"], self.batch_size * batches
-        smaller = "lower data.total_batch_size or data.batch_size"
-        message = f"data: one step takes {step} {self.noun}s, but there are {size} to train on; {smaller}"
-        require(size >= step, message)
+    def check_trainable(self, step_size: int) -> None:
+        """Raises ValueError if there are fewer training samples than one optimiser step takes."""
+        if self.sizes["train"] < step_size:
+            raise ValueError(
+                f"one step takes {step_size} {self.noun}s, but there are {self.sizes['train']} to train on; "
+                "lower total_batch_size"
+            )
 
     @property
     def epoch_size(self) -> int:
@@ -119,7 +105,7 @@ class DataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         rank, world = rank_and_world(self.trainer)
-        self.check_trainable(self._step_size // self.batch_size)
+        self.check_trainable(self._step_size)
         steps = self.trainer.max_steps if self.trainer is not None else -1
         size = (steps * self._step_size if steps > 0 else self.epoch_size) // world
         sampler = TrainSampler(self.sizes["train"], self.seed, self.epoch_size, size, rank, world)
@@ -137,7 +123,8 @@ class DataModule(L.LightningDataModule):
         size = self.sizes[split]
         if size == 0:
             return []
-        require(size >= world, f"data: {size} {self.noun}(s) in {split} are too few for {world} devices")
+        if size < world:
+            raise UsageError(f"data: {size} {self.noun}(s) in {split} are too few for {world} devices")
         sampler = EvalSampler(size, rank, world)
         dataset = self.dataset(split) if self.damage is None else self.damage(self.dataset(split))
         return DataLoader(dataset, sampler=sampler, **self._options(split))
@@ -149,13 +136,13 @@ class DataModule(L.LightningDataModule):
             "collate_fn": self.collate(split),
             "num_workers": self.workers,
             "persistent_workers": self.workers > 0,
+            "worker_init_fn": _leave_signals,
             "pin_memory": self.pin_memory and on_gpu,
         }
 
 
-def check_fractions(val_fraction: float, test_fraction: float) -> None:
-    """Raises UsageError unless something is left to train on."""
-    require(0 <= val_fraction < 1, f"data.val_fraction={val_fraction}: expected 0 or more, and less than 1")
-    require(0 <= test_fraction < 1, f"data.test_fraction={test_fraction}: expected 0 or more, and less than 1")
-    both = val_fraction + test_fraction
-    require(both < 1, f"data.val_fraction + data.test_fraction = {both:g}: that leaves nothing to train on")
+def _leave_signals(worker: int) -> None:
+    """Leaves Ctrl-C, which a terminal sends to workers too, to the main process, so that it gets its next batch."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -76,11 +76,11 @@ class Tokens(DataModule):
         splits = self.corpus.splits.items()
         return {name: split.bytes / len(split.tokens) if len(split.tokens) else float("nan") for name, split in splits}
 
-    def check_trainable(self, batches: int = 1) -> None:
+    def check_trainable(self, step_size: int) -> None:
         tokens = len(self.corpus.splits["train"].tokens)
         if tokens < self.context:
             raise ValueError(f"context={self.context}: there are only {tokens} tokens to train on")
-        super().check_trainable(batches)
+        super().check_trainable(step_size)
 
     def dataset(self, split: str) -> "WindowSet":
         return WindowSet(self.corpus, split, self.context, padded=split != "train")

@@ -9,10 +9,9 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from ..config.errors import UsageError
 from ..distributed import full_tensor, shard
 from .mean import Mean
-from .optim import SCHEDULES, lr_factor, parameter_groups
+from .optim import lr_factor, parameter_groups
 
 
 class BaseModule(L.LightningModule):
@@ -43,7 +42,6 @@ class BaseModule(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check(optim, schedule, ema_decay)
         self.model = net
         self.ema = copy.deepcopy(net).requires_grad_(False) if ema_decay else None
         self.optim, self.schedule, self.ema_decay = dict(optim), dict(schedule), ema_decay
@@ -155,20 +153,3 @@ def update_average(average: nn.Module, net: nn.Module, decay: float) -> None:
         for one, other in pairs:
             if not one.is_floating_point():
                 one.copy_(other)
-
-
-def _check(optim: Mapping[str, Any], schedule: Mapping[str, Any], ema_decay: float) -> None:
-    for key in ("lr", "weight_decay", "alpha_lr_factor", "clip_norm"):
-        if optim[key] < 0:
-            raise UsageError(f"optim.{key}={optim[key]}: expected 0 or more")
-    betas = optim["betas"]
-    if len(betas) != 2 or not all(isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in betas):
-        raise UsageError(f"optim.betas={list(betas)}: expected two numbers from 0 to below 1, as in [0.9,0.999]")
-    for key, value in {"schedule.warmup_share": schedule["warmup_share"], "ema.decay": ema_decay}.items():
-        if not 0 <= value < 1:
-            raise UsageError(f"{key}={value}: expected 0 or more, and less than 1")
-    if schedule["name"] not in SCHEDULES:
-        raise UsageError(f"schedule.name={schedule['name']}: choose from {', '.join(SCHEDULES)}")
-    for key in ("warmup_steps", "final_factor"):
-        if schedule[key] < 0:
-            raise UsageError(f"schedule.{key}={schedule[key]}: expected 0 or more")

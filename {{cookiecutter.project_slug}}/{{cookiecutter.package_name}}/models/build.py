@@ -9,7 +9,7 @@ from torch import nn
 
 from ..config import plain
 from ..config.errors import UsageError, require
-from ..norms import has_batch_norm, make_norm
+from ..norms import make_norm
 from ..runs import load_checkpoint
 from . import get_family
 
@@ -17,23 +17,19 @@ DTYPES = {"64": torch.float64, "bf16": torch.bfloat16, "16": torch.float16}
 
 
 def build_model(cfg: DictConfig, device: torch.device | str | None = None) -> nn.Module:
-    """The network, drawn from the run's seed; on the "meta" device it takes no memory.
+    """Returns the network, drawn from the run's seed; on the "meta" device it takes no memory.
 
     Raises:
-        UsageError: a value out of range, or some that do not fit together.
+        ValueError: values that do not fit together.
     """
     options = {key: value for key, value in plain(cfg.norm).items() if key not in ("name", "normalizes")}
     torch.manual_seed(cfg.seed)
-    model = plain(cfg.model)
     norm_layer = partial(make_norm, name=cfg.norm.name, **options)
-    net: nn.Module = get_family(cfg.task.name).build_model(norm_layer, device=device, **model)
-    twice = model.get("checkpointing", False) and has_batch_norm(net)
-    require(not twice, "model.checkpointing=true: norm=bn would count every batch twice; take another norm, or false")
-    return net
+    return get_family(cfg.task.name).build_model(norm_layer, device=device, **plain(cfg.model))
 
 
 def trained_model(cfg: DictConfig, checkpoint: Path) -> nn.Module:
-    """The network of a checkpoint as its run validated it, the moving average where it has one, in eval mode.
+    """Returns the network of a checkpoint, the moving average where it has one, in evaluation mode.
 
     Raises:
         UsageError: the weights do not fit.
@@ -59,7 +55,7 @@ def set_precision(net: nn.Module, precision: str | int | None) -> torch.dtype | 
 
 
 def find_device(name: str) -> torch.device:
-    """The device called `name`, as in cuda:1; "auto" is the accelerator if there is one.
+    """Returns the device called `name`, as in cuda:1; "auto" is the accelerator if there is one.
 
     Raises:
         UsageError: there is no such device.

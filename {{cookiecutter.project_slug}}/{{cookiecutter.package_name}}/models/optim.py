@@ -6,24 +6,22 @@ from typing import Any
 
 from torch import nn
 
-from ..config.errors import UsageError
 from ..norms import PointwiseNorm
 
 
 def parameter_groups(
-    net: nn.Module, lr: float, weight_decay: float, alpha_lr_factor: float = 1.0
+    model: nn.Module, lr: float, weight_decay: float, alpha_lr_factor: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Groups for the optimiser: weights decay, vectors (biases, norms) do not, nor do the scalars of point-wise norms.
+    """Returns groups for the optimiser: weights decay; vectors (biases, norms) and scalars of point-wise norms do not.
 
-    The rule is the papers': no decay for parameters of one dimension. The scalars are the group "alpha", with an lr of
-    their own. Frozen parameters are left out, empty groups too.
+    The scalars are the group "alpha", with an lr of their own. Frozen parameters and empty groups are left out.
     """
     weights: list[nn.Parameter] = []
     vectors: list[nn.Parameter] = []
     scalars: list[nn.Parameter] = []
-    pointwise = [norm for norm in net.modules() if isinstance(norm, PointwiseNorm)]
+    pointwise = [norm for norm in model.modules() if isinstance(norm, PointwiseNorm)]
     in_curves = {id(getattr(norm, name)) for norm in pointwise for name in norm.scalars}
-    for parameter in net.parameters():
+    for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
         if id(parameter) in in_curves:
@@ -39,17 +37,17 @@ def parameter_groups(
 
 
 def cosine(progress: float) -> float:
-    """From 1 to 0 along half a cosine, for progress from 0 to 1."""
+    """Returns half a cosine, from 1 to 0 for progress from 0 to 1."""
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def constant(progress: float) -> float:
-    """1 throughout."""
+    """Returns 1."""
     return 1.0
 
 
 def wsd(progress: float, decay: float = 0.2) -> float:
-    """Warm-up, stable, decay (arXiv 2404.06395): 1 until the last `decay` of training, then linearly to 0."""
+    """Returns 1 until the last share `decay` of training, then linearly down to 0 (arXiv 2404.06395)."""
     return min(1.0, (1 - progress) / decay)
 
 
@@ -57,16 +55,16 @@ SCHEDULES: dict[str, Callable[[float], float]] = {"cosine": cosine, "constant": 
 
 
 def lr_factor(name: str, total: int, warmup: int, final_factor: float) -> Callable[[int], float]:
-    """The factor on the lr at a step: linear warm-up to 1 over `warmup` steps, then `name` down to `final_factor`.
+    """Returns the factor on the lr at a step: linear warm-up over `warmup` steps, then `name` down to `final_factor`.
 
     Args:
         total: optimiser steps of the whole training, warm-up included.
+
+    Raises:
+        ValueError: the warm-up is as long as the training.
     """
     if warmup >= total:
-        raise UsageError(
-            f"schedule: a warm-up of {warmup} steps leaves nothing of a training of {total}; "
-            "lower schedule.warmup_steps or schedule.warmup_share"
-        )
+        raise ValueError(f"a warm-up of {warmup} steps leaves nothing of a training of {total}; shorten it")
     shape = SCHEDULES[name]
 
     def factor(step: int) -> float:

@@ -75,24 +75,24 @@ def evaluate_shift(cfg: DictConfig, checkpoint: Path, split: str, name: str, out
         UsageError: the data have no such shift or the family no metric for it, or as `train.evaluate` says.
     """
     part, (metric, mode) = shift_of(plain(cfg), name)
-    from ...train import build_trainer, measured, restored  # imports Lightning, which takes seconds
+    from ...train import build_trainer, load_trained, measure  # imports Lightning, which takes seconds
 
-    data, task = restored(cfg, checkpoint, split)
+    data, task = load_trained(cfg, checkpoint, split)
     section, tag = plain(cfg.data), f"{split}/{metric}"
     trainer = build_trainer(cfg, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     origins, kinds = {}, {}
     with cli.progress(f"shift={name}") as bar:
         bar.disable = not trainer.is_global_zero
         values = bar.add_task("", total=len(part.KINDS) * (1 + len(STRENGTHS)))
-        clean = measured(trainer, task, data, split)[tag]
+        clean = measure(trainer, task, data, split)[tag]
         batches = trainer.num_val_batches if split == "val" else trainer.num_test_batches
         samples = min(data.sizes[split], int(sum(batches)) * data.batch_size * trainer.world_size)
         for kind in part.KINDS:
             start = part.origin(data, section, kind)
-            row = [clean if start is data else measured(trainer, task, start, split)[tag]]
+            row = [clean if start is data else measure(trainer, task, start, split)[tag]]
             for strength in STRENGTHS:
                 bar.advance(values)
-                row.append(measured(trainer, task, part.damaged(start, section, kind, strength), split)[tag])
+                row.append(measure(trainer, task, part.damaged(start, section, kind, strength), split)[tag])
             bar.advance(values)
             origins[kind], kinds[kind] = row[0], row[1:]
     report = {
