@@ -59,7 +59,6 @@ def rows(run: Path) -> list[tuple[int, str, float]]:
 def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
     events.Reload()
-    # by step: TensorBoard goes by the names of its files, where of two from one second the tenth comes before the ninth
-    # and once, as a resumed run writes the points of its first step again
+    # sorted: TensorBoard goes by the names of its files, where of two from one second the tenth comes before the ninth
     tags = events.Tags()["scalars"]
-    return {tag: sorted({(event.step, event.value) for event in events.Scalars(tag)}) for tag in tags}
+    return {tag: sorted((event.step, event.value) for event in events.Scalars(tag)) for tag in tags}

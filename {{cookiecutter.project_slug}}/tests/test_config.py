@@ -28,7 +28,7 @@ OPTIONS = [(group, option) for group, options in config.groups().items() for opt
         ("compile=true", True),
         ("name=007", "007"),
         ("name=null", None),
-        ("name=a: b", "a: b"),
+        ("runs=a: b", "a: b"),
         ("trainer.devices=2", "2"),
         ("trainer.limit_train_batches=10", 10),
         ("seed=3", 3),
@@ -152,6 +152,7 @@ def test_every_option_composes_and_every_key_is_explained(group: str, option: st
 
 BAD = {
     "seed": "-1",
+    "name": "../a",
     "save_every_n_steps": "-1",
     "init.norms": "warm",
     "init.samples": "0",
@@ -245,6 +246,7 @@ RELATIONS = [  # what is wrong with the values of other keys alone
     ("model.embed_dim", "task=dit model.embed_dim=90 model.num_heads=9"),
     ("model.num_heads", "task=llm model.num_heads=128"),
     ("model.num_heads", "task=dit model.num_heads=48 model.rope=true"),
+    ("trainer.strategy", "norm=bn trainer=fsdp_cpu"),
     ("model.checkpointing", "task=llm norm=bn model.checkpointing=true"),
     ("task.monitor", "task=llm task.monitor=val/acc"),
     ("task.quality.sampler", "task=dit task.quality.sampler=ddim"),

@@ -118,3 +118,28 @@ def test_an_error_on_one_rank_ends_both(tiny: Tiny, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode != 0
     assert "one bad sample" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rank", "name"), [(0, "SIGINT"), (1, "SIGTERM")])
+def test_a_signal_to_one_rank_stops_both(tiny: Tiny, tmp_path: Path, rank: int, name: str) -> None:
+    """They agree on the step, and the first one saves it."""
+    script = tmp_path / "signalled.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        f"from {BaseModule.__module__} import BaseModule\n"
+        "import train\n"
+        "def stop(self, *_):\n"
+        f"    if self.trainer.global_step == 3 and self.global_rank == {rank}:\n"
+        f"        os.kill(os.getpid(), signal.{name})\n"
+        "BaseModule.on_train_batch_end = stop\n"
+        "train.main(sys.argv[1:])\n"
+    )
+    command = [sys.executable, str(script), *tiny.argv, "trainer=ddp_cpu"]
+    env = {key: value for key, value in os.environ.items() if key != RUN_DIR} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 130, done.stderr
+    assert done.stdout.count("stopped at step 3") == 1
+    (last,) = tmp_path.glob("runs/*/checkpoints/last.ckpt")
+    assert load(last)["global_step"] == 3

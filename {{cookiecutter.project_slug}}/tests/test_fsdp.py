@@ -159,7 +159,7 @@ def test_a_net_that_is_drawn_later_is_tested_so(tiny: Tiny) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["norm=bn"], "norm.name=bn"),
+        (["norm=bn"], "trainer.strategy=fsdp"),
         (["trainer.precision=bf16-true"], "trainer.precision=bf16-true: choose 32-true or bf16-mixed"),
     ],
     ids=["norm", "precision"],

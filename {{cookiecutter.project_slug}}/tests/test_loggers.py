@@ -59,6 +59,16 @@ def test_metrics_after_the_resumed_step_are_dropped_and_none_comes_twice(tmp_pat
     assert read_metrics(file)["acc"] == {2: 0.5}
 
 
+@pytest.mark.parametrize("rest", [b"2,lo", b"2,loss,0.", b"\x00" * 50, b"\xff\xfe,\n,,,\n"], ids=repr)
+def test_lines_that_are_damaged_are_dropped(tmp_path: Path, rest: bytes) -> None:
+    file = tmp_path / "metrics.csv"
+    file.write_bytes(b"step,tag,value\n1,loss,0.5\n" + rest)
+    assert read_metrics(file) == {"loss": {1: 0.5}}
+    resumed = MetricsCSV(file, resumed_step=2)
+    resumed.log_metrics({"loss": 0.25}, 2)
+    assert file.read_text() == "step,tag,value\n1,loss,0.5\n2,loss,0.25\n"
+
+
 def test_an_unknown_logger_is_refused(tmp_path: Path) -> None:
     assert len(build_loggers(tmp_path, None, {"name": "none"})) == 2
     with pytest.raises(ValueError, match="wandbx"):

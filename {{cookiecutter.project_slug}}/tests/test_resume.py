@@ -386,7 +386,7 @@ def test_runs_that_cannot_be_taken_up(start: Start, tmp_path: Path) -> None:
         saved_checkpoint(run.with_name("other"))
     last = run / "checkpoints" / "last.ckpt"
     last.rename(last.with_name("gone"))
-    with pytest.raises(UsageError, match=r"no checkpoint to go on from; init=.*best\.ckpt starts a new one"):
+    with pytest.raises(UsageError, match=r"no checkpoint to resume from; init=.*best\.ckpt starts a new one"):
         resumed_run(run)
     last.with_name("gone").rename(last)
     foreign = tmp_path / "foreign.ckpt"

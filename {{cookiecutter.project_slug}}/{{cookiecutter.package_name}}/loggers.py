@@ -1,16 +1,18 @@
 """The loggers of a run: TensorBoard, `metrics.csv`, and the one that `logger=` adds."""
 
-import csv
 {%- if cookiecutter.logger == "wandb" %}
 import secrets
 {%- endif %}
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger{% if cookiecutter.logger == "wandb" %}, WandbLogger{% endif %}
 from lightning.pytorch.utilities import rank_zero_only
+
+from .utils import write_text
 
 
 def build_loggers(run_dir: Path, resumed_step: int | None, settings: Mapping[str, Any]) -> list[Logger]:
@@ -23,7 +25,8 @@ def build_loggers(run_dir: Path, resumed_step: int | None, settings: Mapping[str
     Raises:
         ValueError: no such logger.
     """
-    loggers: list[Logger] = [Events(run_dir, resumed_step), MetricsCSV(run_dir / "metrics.csv", resumed_step)]
+    table = MetricsCSV(run_dir / "metrics.csv", resumed_step)
+    loggers: list[Logger] = [Events(run_dir, resumed_step, table.written), table]
     match settings["name"]:
         case "none":
             pass
@@ -48,13 +51,24 @@ def log_image(loggers: Iterable[Logger], tag: str, image: np.ndarray, step: int)
 class Events(TensorBoardLogger):
     """TensorBoard's event files, in the run directory itself.
 
-    After a resume the curves continue: TensorBoard hides the old events of steps that are taken again. Lightning's
-    `hparams.yaml` is left out, because the run has its `config.yaml`.
+    After a resume the curves continue: TensorBoard hides the old events of later steps. Lightning's `hparams.yaml` is
+    left out because the run has its `config.yaml`, and its curve "epoch" because steps are counted.
+
+    Args:
+        resumed_step: the optimiser step of the checkpoint that training resumes from.
+        written: steps and tags that are in the files already.
     """
 
-    def __init__(self, run_dir: Path, resumed_step: int | None = None) -> None:
+    def __init__(
+        self, run_dir: Path, resumed_step: int | None = None, written: Collection[tuple[int, str]] = ()
+    ) -> None:
         purge = None if resumed_step is None else resumed_step + 1
         super().__init__(run_dir.parent, name=run_dir.name, version="", default_hp_metric=False, purge_step=purge)
+        self.written = written
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        super().log_metrics(_new(metrics, step, self.written), step)
 
     @rank_zero_only
     def save(self) -> None:
@@ -66,13 +80,20 @@ class MetricsCSV(Logger):
 
     `pandas.read_csv(file).pivot(index="step", columns="tag", values="value")` makes a column of every tag. After a
     resume, rows after `resumed_step` are dropped and the others stay, whereas Lightning's CSVLogger starts a new file.
+
+    Attributes:
+        written: steps and tags of the resumed step, and of a validation that belongs to it, which may be logged again.
     """
 
     def __init__(self, path: Path, resumed_step: int | None = None) -> None:
         super().__init__()
-        self.path, self.resumed_step = path, resumed_step
+        self.path = path
         self._file: TextIO | None = None
-        self._written: set[tuple[int | None, str]] = set()
+        self._kept: list[tuple[int, str, float]] = []
+        if resumed_step is not None and path.exists():
+            self._kept = [row for row in read_rows(path) if row[0] <= resumed_step]
+        again = -1 if resumed_step is None else resumed_step - 1
+        self.written = {(step, tag) for step, tag, _ in self._kept if step >= again}
 
     @property
     def name(self) -> str:
@@ -90,10 +111,8 @@ class MetricsCSV(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if self._file is None:
             self._file = self._open()
-        # Lightning adds the epoch to every call
-        new = (tag for tag in metrics if tag != "epoch" and (step, tag) not in self._written)
-        rows = [(step, tag, float(metrics[tag])) for tag in new]
-        csv.writer(self._file, lineterminator="\n").writerows(rows)
+        for tag, value in _new(metrics, step, self.written).items():
+            self._file.write(f"{step},{tag},{float(value)}\n")
         self._file.flush()
 
     @rank_zero_only
@@ -103,33 +122,37 @@ class MetricsCSV(Logger):
             self._file = None
 
     def _open(self) -> TextIO:
-        if self.resumed_step is not None and self.path.exists():
-            self._drop_rows_after(self.resumed_step)
-        self.resumed_step = None  # a later stage (test after fit) appends
-        file = self.path.open("a", newline="", encoding="utf-8")
-        if file.tell() == 0:
-            csv.writer(file, lineterminator="\n").writerow(("step", "tag", "value"))
-        return file
-
-    def _drop_rows_after(self, step: int) -> None:
-        with self.path.open(newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
-        kept = [row for row in rows if int(row[0]) <= step]
-        shorter = self.path.with_suffix(".part")
-        with shorter.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([header, *kept])
-        shorter.replace(self.path)
-        # the resumed step, and a validation that belongs to it, may be logged again
-        self._written = {(int(at), tag) for at, tag, _ in kept if int(at) >= step - 1}
+        if self._kept or not self.path.exists():
+            rows = "".join(f"{step},{tag},{value}\n" for step, tag, value in self._kept)
+            write_text(self.path, f"step,tag,value\n{rows}")
+            self._kept = []  # a later stage (test after fit) appends
+        return self.path.open("a", newline="", encoding="utf-8")
 
 
 def read_metrics(file: Path) -> dict[str, dict[int, float]]:
     """Returns the values of a `metrics.csv` by tag and step; of several at one step the last one."""
     metrics: dict[str, dict[int, float]] = {}
-    with file.open(newline="", encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
-            metrics.setdefault(row["tag"], {})[int(row["step"])] = float(row["value"])
+    for step, tag, value in read_rows(file):
+        metrics.setdefault(tag, {})[step] = value
     return metrics
+
+
+def read_rows(file: Path) -> list[tuple[int, str, float]]:
+    """Returns step, tag and value of each line of a `metrics.csv`; damaged lines, as of a full disk, are left out."""
+    rows = []
+    for line in file.read_text(encoding="utf-8", errors="replace").split("\n")[1:-1]:  # the last one has no end
+        parts = line.split(",")
+        with suppress(ValueError):
+            step, tag, value = parts
+            rows.append((int(step), tag, float(value)))
+    return rows
+
+
+def _new(
+    metrics: Mapping[str, float], step: int | None, written: Collection[tuple[int | None, str]]
+) -> dict[str, float]:
+    """Returns the metrics that are not written yet, without the epoch, which Lightning adds to every call."""
+    return {tag: value for tag, value in metrics.items() if tag != "epoch" and (step, tag) not in written}
 {%- if cookiecutter.logger == "wandb" %}
 
 

@@ -136,7 +136,7 @@ def resumed_run(path: Path) -> tuple[Path, dict[str, Any]]:
         load_checkpoint(best)  # the test needs it, which should not be found out after training
     config = dict(load_checkpoint(last)["config"])
     try:
-        written = plain(OmegaConf.load(config_file))
+        written = plain(OmegaConf.create(OmegaConf.load(config_file)))
     except Exception as error:  # of many kinds, by the bytes that are damaged
         raise UsageError(f"{config_file}: damaged; a copy is in the checkpoint, delete the file to use that") from error
     _check_same_run(last, config, written)

@@ -36,6 +36,7 @@ from .loggers import build_loggers, read_metrics
 from .models import get_family
 from .models.base import BaseModule
 from .models.build import build_model
+from .models.optim import lr_factor
 from .models.pretrained import initialise_
 from .runs import Run, best_checkpoint, load_checkpoint, open_run, peak_memory_bytes, write_summary
 
@@ -57,6 +58,8 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
     with translate_errors("trainer"):
         steps = count_steps(cfg, data)
         data.steps_per_epoch = steps.per_epoch
+    with translate_errors("schedule"):
+        lr_factor(steps.total, **plain(cfg.schedule))
     with translate_errors("model"):
         module = build_module(cfg, training_device(cfg))
     with translate_errors(f"monitor.curves={cfg.monitor.curves}"):

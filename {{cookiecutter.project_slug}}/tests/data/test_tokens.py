@@ -101,7 +101,7 @@ def test_too_little_to_train_on_can_be_evaluated(book):
     tokens = data(book, context=600)
     assert sum((targets != -100).sum() for _, targets in tokens.test_dataloader()) == 256
     with pytest.raises(ValueError, match="512 tokens"):
-        tokens.check_trainable()
+        tokens.check_trainable(1)
 
 
 def test_another_vocabulary_is_refused(book):

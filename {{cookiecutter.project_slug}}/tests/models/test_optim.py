@@ -5,7 +5,6 @@ import math
 import pytest
 from torch import Tensor, nn
 
-from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.models.optim import SCHEDULES, lr_factor, parameter_groups
 from {{cookiecutter.package_name}}.norms import PointwiseNorm, make_norm
 
@@ -47,7 +46,7 @@ def test_frozen_parameters_and_empty_groups_are_left_out() -> None:
 
 
 def test_cosine_by_its_formula() -> None:
-    factor = lr_factor("cosine", total=110, warmup=10, final_factor=0.1)
+    factor = lr_factor(110, "cosine", warmup_share=0.0, warmup_steps=10, final_factor=0.1)
     assert factor(10) == 1.0
     assert factor(60) == pytest.approx(0.55)
     assert factor(35) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2)
@@ -56,17 +55,17 @@ def test_cosine_by_its_formula() -> None:
 
 
 def test_wsd_is_flat_and_then_falls() -> None:
-    factor = lr_factor("wsd", total=100, warmup=0, final_factor=0.0)
+    factor = lr_factor(100, "wsd", warmup_share=0.0, warmup_steps=0, final_factor=0.0)
     assert [factor(step) for step in (0, 50, 80, 90, 100)] == pytest.approx([1, 1, 1, 0.5, 0])
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_warm_up_rises_from_above_zero_to_one(name: str) -> None:
-    factor = lr_factor(name, total=100, warmup=9, final_factor=0.0)
+    factor = lr_factor(100, name, warmup_share=0.09, warmup_steps=0, final_factor=0.0)
     rise = [factor(step) for step in range(10)]
     assert rise == pytest.approx([0.1 * n for n in range(1, 11)])
 
 
 def test_a_warm_up_longer_than_training_is_refused() -> None:
-    with pytest.raises(UsageError, match="a warm-up of 100 steps leaves nothing of a training of 100"):
-        lr_factor("cosine", total=100, warmup=100, final_factor=0.0)
+    with pytest.raises(ValueError, match="a warm-up of 100 steps leaves nothing of a training of 100"):
+        lr_factor(100, "cosine", warmup_share=0.0, warmup_steps=100, final_factor=0.0)

@@ -15,7 +15,7 @@ from ..figures import CLOUDS, Cloud, draw, fit_tanh, save_clouds
 from ..loggers import log_image, read_metrics
 from ..models.base import BaseModule
 from ..norms import PointwiseNorm
-from .norm_monitor import NormMonitor, forward_with_hooks, labels, log, saturated
+from .norm_monitor import NormMonitor, forward_with_hooks, labels, log, next_batch, saturated
 
 POINTS = 2**13  # of a cloud, at most
 
@@ -58,7 +58,7 @@ class NormFigures(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.monitor.step >= 0:
-            self._draw(trainer, pl_module, self.monitor.batch)
+            self._draw(trainer, pl_module, next_batch(trainer))
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Diverged) and self.monitor.step >= 0:

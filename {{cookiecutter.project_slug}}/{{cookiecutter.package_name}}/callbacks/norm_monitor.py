@@ -47,7 +47,6 @@ class NormMonitor(L.Callback):
         self.every_n_steps, self.samples = every_n_steps, samples
         self.layers: list[str] = []  # names of all norms, in the order of execution
         self.step = -1  # of the last observation
-        self.batch: Any = None  # the last one, between two steps
         self.warnings = NormWarnings()
 
     def state_dict(self) -> dict[str, Any]:
@@ -60,7 +59,6 @@ class NormMonitor(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self.batch = None
         step = trainer.global_step  # the same for several batches while gradients accumulate
         if self.every_n_steps and step % self.every_n_steps == 0 and step != self.step:
             self._observe(trainer, pl_module, batch)
@@ -74,38 +72,27 @@ class NormMonitor(L.Callback):
             log(trainer, values)
             self._warn(trainer, self.warnings.of_gradients(values))
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self.every_n_steps:
-            self.batch = batch  # it may be the last
-
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.every_n_steps and self.layers and self.step != trainer.global_step:
-            self._observe(trainer, pl_module, self.batch)
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self.batch = None
+        if self.every_n_steps and self.step != trainer.global_step:
+            self._observe(trainer, pl_module, next_batch(trainer))
 
     def inputs(self, task: BaseModule, batch: Any) -> list[Any]:
         """Returns the model's inputs for the first samples of `batch`."""
         return [x[: self.samples] if isinstance(x, Tensor) else x for x in task.hook_inputs(batch)]
 
     def _observe(self, trainer: L.Trainer, task: L.LightningModule, batch: Any) -> None:
-        """Logs everything but gradients; without a batch (a run that resumes after its last step) the scalars only."""
+        """Logs everything but gradients."""
         assert isinstance(task, BaseModule)
-        inputs: dict[str, float] = {}
-        if batch is not None:
-            with trainer.strategy.precision_plugin.forward_context():
-                sums = input_sums(task.model, self.inputs(task, batch))
-            if not sums:
-                return
-            rows = trainer.strategy.reduce(torch.stack(list(sums.values())), reduce_op="sum")
-            norms = set(named_norms(task.model))
-            self.layers = [name for name in sums if name in norms]
-            inputs = input_values(self.layers, dict(zip(sums, rows.tolist(), strict=True)))
+        with trainer.strategy.precision_plugin.forward_context():
+            sums = input_sums(task.model, self.inputs(task, batch))
+        if not sums:
+            return
+        rows = trainer.strategy.reduce(torch.stack(list(sums.values())), reduce_op="sum")
+        norms = set(named_norms(task.model))
+        self.layers = [name for name in sums if name in norms]
         self.step = trainer.global_step
-        values = scalar_values(task.model, self.layers) | inputs
+        values = scalar_values(task.model, self.layers)
+        values |= input_values(self.layers, dict(zip(sums, rows.tolist(), strict=True)))
         r = correlation(of_layers("alpha", values), of_layers("inverse_std", values))
         log(trainer, values if r is None else values | {"alpha_vs_inverse_std/correlation": r})
         self._warn(trainer, self.warnings.of_values(self.step, values))
@@ -113,6 +100,12 @@ class NormMonitor(L.Callback):
     def _warn(self, trainer: L.Trainer, lines: list[str]) -> None:
         for line in lines if trainer.is_global_zero else []:
             print(f"warning: step {trainer.global_step}: {line} (README, Reading alpha)", flush=True)
+
+
+def next_batch(trainer: L.Trainer) -> Any:
+    """Returns the training batch, on the device, that would come after the last step."""
+    batch = next(iter(trainer.train_dataloader))  # type: ignore[arg-type]
+    return trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
 
 
 def log(trainer: L.Trainer, values: Mapping[str, float]) -> None:

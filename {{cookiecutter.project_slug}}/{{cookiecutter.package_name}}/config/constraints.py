@@ -152,6 +152,7 @@ CONSTRAINTS: dict[str, Check] = {
     "schedule.warmup_share": share(),
     "schedule.warmup_steps": at_least(0),
     "schedule.final_factor": at_least(0),
+    "trainer.strategy": when("norm.name", "bn", none_of("fsdp")),  # every process would have its own statistics
     "trainer.precision": when("trainer.strategy", "fsdp", one_of("32-true", "bf16-mixed")),
     "ema.decay": all_of(share(), when("trainer.precision", ("bf16-true", "16-true"), one_of(0))),
     "monitor.every_n_steps": at_least(0),
@@ -164,7 +165,6 @@ CONSTRAINTS: dict[str, Check] = {
     "trainer.limit_train_batches": above(0),
     "trainer.num_nodes": COUNT,
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
-    "norm.name": when("trainer.strategy", "fsdp", none_of("bn")),  # every process would have its own statistics
     "norm.alpha0": above(0),
     "norm.alpha0_by_site.*": above(0),
     "norm.weight0": above(0),

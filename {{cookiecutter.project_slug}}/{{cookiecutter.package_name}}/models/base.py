@@ -99,8 +99,7 @@ class BaseModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         total = self.trainer.max_steps
         optimizer = self.make_optimizer(self._may_fuse())
-        warmup = self.schedule["warmup_steps"] or round(self.schedule["warmup_share"] * total)
-        factor = lr_factor(self.schedule["name"], total, warmup, self.schedule["final_factor"])
+        factor = lr_factor(total, **self.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
     def make_optimizer(self, fused: bool) -> torch.optim.Optimizer:

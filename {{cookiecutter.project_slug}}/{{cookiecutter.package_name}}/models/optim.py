@@ -54,15 +54,19 @@ def wsd(progress: float, decay: float = 0.2) -> float:
 SCHEDULES: dict[str, Callable[[float], float]] = {"cosine": cosine, "constant": constant, "wsd": wsd}
 
 
-def lr_factor(name: str, total: int, warmup: int, final_factor: float) -> Callable[[int], float]:
-    """Returns the factor on the lr at a step: linear warm-up over `warmup` steps, then `name` down to `final_factor`.
+def lr_factor(
+    total: int, name: str, warmup_share: float, warmup_steps: int, final_factor: float
+) -> Callable[[int], float]:
+    """Returns the factor on the lr at a step: linear warm-up, then the schedule `name` down to `final_factor`.
 
     Args:
         total: optimiser steps of the whole training, warm-up included.
+        warmup_share, warmup_steps: length of the warm-up, as a share of `total` or, if not 0, in steps.
 
     Raises:
         ValueError: the warm-up is as long as the training.
     """
+    warmup = warmup_steps or round(warmup_share * total)
     if warmup >= total:
         raise ValueError(f"a warm-up of {warmup} steps leaves nothing of a training of {total}; shorten it")
     shape = SCHEDULES[name]
