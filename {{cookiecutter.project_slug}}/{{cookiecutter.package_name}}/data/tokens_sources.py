@@ -4,7 +4,7 @@ Text is taken as bytes: tokens 0 to 255 are the bytes, 256 ends a document. Shar
 little-endian tokens, and meta.json describes them:
 
     {"format": 1, "dtype": "uint16", "vocab_size": 4096, "eot": 0,
-     "tokenizer": {"file": "tokenizer.json", "eot": "", "sha256": "..."},          (file null: the tokens are bytes)
+     "tokenizer": {"file": "tokenizer.json", "eot": ""},                           (file null: the tokens are bytes)
      "splits": {"train": {"bytes": 9, "documents": 1, "shards": [{"file": "train-00000.bin", "tokens": 4}]},
                 "val": ..., "test": ...},
      "made_from": {...}, "source": ...}                                            (see prepared.py)

@@ -15,7 +15,7 @@ from {{cookiecutter.package_name}}.tools.prepare.documents import load_documents
 
 TEXTS = [f"document {number}: é😀" + "\n" * (number % 3) for number in range(200)]
 INCLUDE = "*.txt *.md *.json *.jsonl *.parquet *.gz *.bz2 *.xz"
-OPTIONS: dict[str, Any] = {"text_key": "text", "separator": "", "subset": "", "hf_split": "train", "workers": None}
+OPTIONS: dict[str, Any] = {"text_key": "text", "separator": "", "subset": "", "hf_split": "train"}
 
 
 def jsonl(texts: list[str]) -> bytes:
@@ -24,9 +24,9 @@ def jsonl(texts: list[str]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def read(source: Path, cache: Path, **options: Any) -> list[str]:
+def read(source: Path, cache: Path, workers: int | None = None, **options: Any) -> list[str]:
     files = local_files(str(source), INCLUDE)
-    parts = load_documents(str(source), files, cache=cache, **OPTIONS | options)
+    parts = load_documents(files, OPTIONS | {"source": str(source), **options}, cache, workers)
     return [row[part.column_names[0]] for part in parts for row in part]
 
 
@@ -99,11 +99,11 @@ def test_a_data_set_of_the_hub(tmp_path: Path, monkeypatch) -> None:
         return datasets.Dataset.from_dict({"id": list(range(200)), "text": TEXTS})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    options: dict[str, Any] = {**OPTIONS, "hf_split": "validation", "cache": tmp_path}
-    (found,) = load_documents("hf:someone/something", [], **options)
+    options: dict[str, Any] = {**OPTIONS, "hf_split": "validation", "source": "hf:someone/something"}
+    (found,) = load_documents([], options, tmp_path, None)
     assert list(found["text"]) == TEXTS
     assert asked == [("someone/something", None, "validation")]
     with pytest.raises(ValueError, match="no text in body"):
-        load_documents("hf:someone/something", [], **options | {"text_key": "body"})
+        load_documents([], options | {"text_key": "body"}, tmp_path, None)
     with pytest.raises(ValueError, match="source=hf:no/such: no network"):
-        load_documents("hf:no/such", [], **options)
+        load_documents([], options | {"source": "hf:no/such"}, tmp_path, None)

@@ -9,12 +9,13 @@ head, F hidden width of the MLP, V vocabulary: (B, T) -> (B, T, V).
 """
 
 from collections.abc import Callable
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...norms import is_norm
 from ...norms.precision import keep_fp32
 from ..init import fan_in_, init_on_device, normal_, reset_norms_
 from ..layers import Rope, apply_rotary_emb, checkpointed, rope_cos_sin
@@ -26,23 +27,8 @@ IGNORE_INDEX = -100  # targets that the loss leaves out
 class Llama(nn.Module):
     """A pre-norm decoder. `init_weights` draws its weights.
 
-    Args:
+    Args: the keys of configs/model/llm_*.yaml, explained there, and
         norm_layer: called as `norm_layer(dim, site=..., bias=False)`.
-        vocab_size: V.
-        context: the longest sequence, in tokens.
-        embed_dim: D.
-        depth: number of layers.
-        num_heads: H; E = D / H must be even.
-        num_kv_heads: G, a divisor of H.
-        mlp_dim: F.
-        tied: the head shares the embedding's weight.
-        qk_norm: norms over E on queries and keys, before the rotation.
-        rope_base: base of the rotary wavelengths.
-        embed_scale: a learned scalar on the embedding, which starts at sqrt(D).
-        init: "fan_in" or "normal"; see `init_weights`.
-        head_gain: scale of the head's weights under "fan_in"; of the last norm's where the head is tied.
-        loss_chunk: tokens whose logits the loss holds at once; 0 for all.
-        checkpointing: activation checkpointing of every layer.
     """
 
     cos: Tensor
@@ -101,16 +87,15 @@ class Llama(nn.Module):
 
         "normal" is made for widths of 1024 and more, where 0.02 is about D^-0.5.
         """
-        layers = [cast(DecoderLayer, layer) for layer in self.layers]
-        scaled = isinstance(self.embed_tokens, ScaledEmbedding)
+        dim, scaled = self.embed_tokens.embedding_dim, isinstance(self.embed_tokens, ScaledEmbedding)
         if self.tied:  # here, since `to_empty` separates the two
             self.lm_head.weight = self.embed_tokens.weight
-        reset_norms_([*(norm for layer in layers for norm in layer.norms), self.norm])
+        reset_norms_(module for module in self.modules() if is_norm(module))
         if self.init == "fan_in":
-            residual = [projection for layer in layers for projection in (layer.self_attn.o_proj, layer.mlp.down_proj)]
-            fan_in_(self, residual, depth=len(layers), head=self.lm_head, head_gain=self.head_gain)
+            residual = [layer for name, layer in self.named_modules() if name.endswith(("o_proj", "down_proj"))]
+            fan_in_(self, residual, depth=len(self.layers), head=self.lm_head, head_gain=self.head_gain)
             # after the head, which may share the weight
-            normal_(self.embed_tokens.weight, self.embed_tokens.embedding_dim**-0.5 if self.tied or scaled else 1.0)
+            normal_(self.embed_tokens.weight, dim**-0.5 if self.tied or scaled else 1.0)
             if self.tied and isinstance(weight := getattr(self.norm, "weight", None), Tensor):
                 weight.mul_(self.head_gain)
         else:
@@ -118,7 +103,7 @@ class Llama(nn.Module):
                 if isinstance(module, nn.Linear | nn.Embedding):
                     normal_(module.weight, 0.02)
         if isinstance(self.embed_tokens, ScaledEmbedding):
-            self.embed_tokens.scale.fill_(self.embed_tokens.embedding_dim**0.5)
+            self.embed_tokens.scale.fill_(dim**0.5)
         self.cos, self.sin = rope_cos_sin(self.context, self.head_dim, self.rope_base, self.cos.device)
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None, cache: "KVCache | None" = None) -> Tensor:
@@ -189,11 +174,6 @@ class DecoderLayer(nn.Module):
         self.self_attn = Attention(norm_layer, dim, heads, kv_heads, qk_norm, index)
         self.post_attention_layernorm = norm_layer(dim, site="ffn", bias=False)
         self.mlp = SwiGLU(dim, mlp_dim)
-
-    @property
-    def norms(self) -> list[nn.Module]:
-        norms = [self.input_layernorm, self.self_attn.q_norm, self.self_attn.k_norm, self.post_attention_layernorm]
-        return [norm for norm in norms if norm is not None]
 
     def forward(self, x: Tensor, rope: Rope, cache: "KVCache | None" = None) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), rope, cache)  # (B, T, D)

@@ -1,7 +1,7 @@
 """Documents from files or from the Hugging Face hub, as `datasets.Dataset`s with one column of text."""
 
 import glob
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,19 +28,13 @@ def local_files(source: str, include: str) -> list[State]:
 
 
 def load_documents(
-    source: str,
-    files: list[State],
-    text_key: str,
-    separator: str,
-    subset: str,
-    hf_split: str,
-    cache: Path,
-    workers: int | None,
+    files: list[State], settings: Mapping[str, Any], cache: Path, workers: int | None
 ) -> list["Dataset"]:
     """Loads all documents: those of JSON files first, then parquet, then text.
 
     Args:
         files: of a local source; empty ones are left out.
+        settings: the values of source, text_key, separator, subset and hf_split, as prepare.py has them.
         cache: folder for what datasets makes of local files. Data sets of the hub stay in its own cache.
 
     Raises:
@@ -50,22 +44,24 @@ def load_documents(
         import datasets
     except ImportError as error:
         raise ValueError("prepare.py needs the package datasets: uv sync --extra prepare") from error
+    source, text_key, separator = (settings[key] for key in ("source", "text_key", "separator"))
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are raised, and told once
     groups: dict[str, list[State]] = {"json": [], "parquet": [], "text": []}
     for file in (file for file in files if file[1]):
         suffixes = [suffix for suffix in Path(file[0].lower()).suffixes if suffix not in COMPRESSED]
         groups[LOADERS.get(suffixes[-1] if suffixes else "", "text")].append(file)
-    options: Any = {"num_proc": workers, "split": hf_split}
+    options: Any = {"num_proc": workers, "split": settings["hf_split"]}
     found = []
     try:
         if source.startswith("hf:"):
-            found.append(datasets.load_dataset(source.removeprefix("hf:"), subset or None, **options))
+            found.append(datasets.load_dataset(source.removeprefix("hf:"), settings["subset"] or None, **options))
         options |= {"split": "train", "cache_dir": str(cache)}
         for loader in ("json", "parquet"):
             if names := [glob.escape(file[0]) for file in groups[loader]]:
                 found.append(datasets.load_dataset(loader, data_files=names, **options))
         if groups["text"]:  # sizes and times are part of the cache's key
             options |= {"features": datasets.Features({text_key: datasets.Value("string")}), "writer_batch_size": 100}
+            separator = separator.replace("\\n", "\n").replace("\\t", "\t")
             options["gen_kwargs"] = {"files": groups["text"], "separator": separator, "text_key": text_key}
             found.append(datasets.Dataset.from_generator(read_texts, **options))
     except Exception as error:  # of many classes, some of them the network's

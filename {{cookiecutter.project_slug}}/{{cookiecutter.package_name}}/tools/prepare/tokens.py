@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from ...cli import Options
 from ...data import prepared
 from ...data.prepared import META
 from ...data.tokens_sources import DTYPES, FORMAT, SPLITS, read_meta, read_shards, split_of
-from ...data.tokens_text import END_OF_TEXT, Codec, checksum, pieces
+from ...data.tokens_text import END_OF_TEXT, Codec, pieces
 from .documents import State, load_documents, local_files, root_cause
 
 if TYPE_CHECKING:
@@ -60,8 +61,9 @@ def prepare(out: str, workers: int, **settings: Any) -> None:
     """
     folder = Path(out).expanduser()
     if settings["tokenizer"] not in ("bytes", "train"):
-        Codec(Path(settings["tokenizer"]).expanduser(), settings["eot"])
-        settings["sha256"] = checksum(Path(settings["tokenizer"]).expanduser())
+        path = Path(settings["tokenizer"]).expanduser()
+        Codec(path, settings["eot"])
+        settings["sha256"] = sha256(path.read_bytes()).hexdigest()
     files = local_files(settings["source"], settings["include"])
     if (folder / META).exists():
         meta = read_meta(out)
@@ -70,11 +72,11 @@ def prepare(out: str, workers: int, **settings: Any) -> None:
     else:
         with prepared.begun(folder, out, {"settings": settings, "source": files}):
             try:
-                meta = _make(folder, files, workers or utils.cpu_count(), **settings)
+                workers = workers or utils.cpu_count()
+                meta = _make(folder, files, settings, workers if workers > 1 else None)
             except ValueError:
                 prepared.done(folder, ["*.bin", TOKENIZER, CACHE])
                 raise
-            meta |= {"made_from": settings, "source": files}
             utils.write_json(folder / META, meta)
             prepared.done(folder, [CACHE])
     for name, split in meta["splits"].items():
@@ -85,51 +87,36 @@ def prepare(out: str, workers: int, **settings: Any) -> None:
     print(f"  python train.py task=llm data=tokens data.root={shlex.quote(out)}")
 
 
-def _make(
-    folder: Path,
-    files: list[State],
-    workers: int,
-    source: str,
-    tokenizer: str,
-    vocab_size: int,
-    eot: str,
-    separator: str,
-    val_fraction: float,
-    test_fraction: float,
-    include: str,
-    sha256: str = "",
-    **reading: str,
-) -> dict[str, Any]:
+def _make(folder: Path, files: list[State], settings: dict[str, Any], workers: int | None) -> dict[str, Any]:
     """Writes tokenizer and shards, and returns the contents of meta.json."""
-    split = partial(split_of, val_fraction=val_fraction, test_fraction=test_fraction)
-    reading["separator"] = separator.replace("\\n", "\n").replace("\\t", "\t")
-    processes = workers if workers > 1 else None
-    documents = load_documents(source, files, cache=folder / CACHE, workers=processes, **reading)
-    path = None if tokenizer == "bytes" else folder / TOKENIZER
+    eot, fractions = settings["eot"], {name: settings[f"{name}_fraction"] for name in ("val", "test")}
+    split = partial(split_of, val_fraction=fractions["val"], test_fraction=fractions["test"])
+    documents = load_documents(files, settings, folder / CACHE, workers)
+    path = None if settings["tokenizer"] == "bytes" else folder / TOKENIZER
     if path and not path.exists():
-        if tokenizer == "train":
-            made = train_tokenizer(_training_texts(documents, split), vocab_size, eot or END_OF_TEXT)
-            utils.replace(path, lambda file: made.save(str(file)))
+        if settings["tokenizer"] == "train":
+            trained = train_tokenizer(_training_texts(documents, split), settings["vocab_size"], eot or END_OF_TEXT)
+            utils.replace(path, lambda file: trained.save(str(file)))
         else:
-            utils.replace(path, lambda file: shutil.copyfile(Path(tokenizer).expanduser(), file))
+            utils.replace(path, lambda file: shutil.copyfile(Path(settings["tokenizer"]).expanduser(), file))
     codec = Codec(path, eot)
-    tokens = tokenize(documents, codec, split, folder / CACHE, processes)
+    tokens = tokenize(documents, codec, split, folder / CACHE, workers)
     splits = {name: write_split(tokens, name, folder, codec.dtype) for name in SPLITS}
-    wanted = {"train": 1.0, "val": val_fraction, "test": test_fraction}
-    empty = [name for name in SPLITS if wanted[name] and not splits[name]["documents"]]
+    empty = [name for name in SPLITS if fractions.get(name, 1) and not splits[name]["documents"]]
     if empty:
-        total = sum(part["documents"] for part in splits.values())
-        raise ValueError(
-            f"source={source}: no document in {' and '.join(empty)}, of {total} with text; "
-            "separator= divides a text file into documents, val_fraction=0 test_fraction=0 leaves all to training"
-        )
+        total = sum(entry["documents"] for entry in splits.values())
+        found = f"source={settings['source']}: no document in {' and '.join(empty)}, of {total} with text"
+        more = "separator= divides a text file into documents, val_fraction=0 test_fraction=0 leaves all to training"
+        raise ValueError(f"{found}; {more}")
     return {
         "format": FORMAT,
         "dtype": codec.dtype,
         "vocab_size": codec.vocab_size,
         "eot": codec.eot,
-        "tokenizer": {"eot": eot, "file": path and TOKENIZER, "sha256": path and checksum(path)},
+        "tokenizer": {"file": path and TOKENIZER, "eot": eot},
         "splits": splits,
+        "made_from": settings,
+        "source": files,
     }
 
 
