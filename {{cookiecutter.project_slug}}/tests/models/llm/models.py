@@ -21,14 +21,6 @@ SIZES: dict[str, Any] = {
     "num_heads": 4,
     "num_kv_heads": 2,
     "mlp_dim": 48,
-    "tied": False,
-    "qk_norm": False,
-    "rope_base": 10000.0,
-    "embed_scale": False,
-    "init": "fan_in",
-    "head_gain": 1.0,
-    "loss_chunk": 0,
-    "checkpointing": False,
 }
 
 

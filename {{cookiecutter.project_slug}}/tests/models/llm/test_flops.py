@@ -16,7 +16,7 @@ def test_six_n_and_attention(norm: str, kv_heads: int) -> None:
     sizes = {"depth": depth, "embed_dim": width, "num_heads": 4, "num_kv_heads": kv_heads, "mlp_dim": 96}
     argv = [f"model.{key}={value}" for key, value in sizes.items()]
     argv += ["model.checkpointing=true", "data.vocab_size=257", f"data.context={length}"]
-    net = build_model(compose(["task=llm", f"norm={norm}", *argv]), "meta")
-    weights = sum(p.numel() for name, p in net.named_parameters() if p.ndim == 2 and not name.startswith("embed"))
+    model = build_model(compose(["task=llm", f"norm={norm}", *argv]), "meta")
+    weights = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and not name.startswith("embed"))
     tokens = torch.zeros(4, length, dtype=torch.long)
-    assert training_flops(net, [tokens]) == length * (6 * weights + 12 * depth * width * length)
+    assert training_flops(model, [tokens]) == length * (6 * weights + 12 * depth * width * length)

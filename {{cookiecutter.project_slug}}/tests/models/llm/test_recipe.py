@@ -19,14 +19,14 @@ def test_alpha_starts_as_in_the_paper(norm: str, width: int, attn: float, other:
     assert starts == pytest.approx({"attn": attn, "ffn": other, "final": other})
 
 
-def test_alpha_and_the_embedding_reach_the_net() -> None:
+def test_alpha_and_the_embedding_reach_the_model() -> None:
     cfg = compose(["task=llm", "norm=dyt", "norm.alpha0_by_site.attn=0.6", "norm.alpha0_by_site.final=0.3"])
-    net = cast(Llama, build_model(cfg))
-    assert net.layers[3].input_layernorm.alpha.item() == pytest.approx(0.6)
-    assert net.layers[3].post_attention_layernorm.alpha.item() == pytest.approx(0.7)
-    assert net.norm.alpha.item() == pytest.approx(0.3)
-    assert net.embed_tokens.scale.item() == pytest.approx(128**0.5)
-    assert not [name for name, _ in net.named_parameters() if "bias" in name]
+    model = cast(Llama, build_model(cfg))
+    assert model.layers[3].input_layernorm.alpha.item() == pytest.approx(0.6)
+    assert model.layers[3].post_attention_layernorm.alpha.item() == pytest.approx(0.7)
+    assert model.norm.alpha.item() == pytest.approx(0.3)
+    assert model.embed_tokens.scale.item() == pytest.approx(128**0.5)
+    assert not [name for name, _ in model.named_parameters() if "bias" in name]
 
 
 @pytest.mark.parametrize(("width", "rate"), [(4096, 3e-4), (8192, 1.5e-4)])
@@ -42,8 +42,8 @@ def test_the_learning_rate_goes_down_to_the_papers(norm: str, width: int, rate: 
 def test_the_presets_have_the_size_they_are_named_after(model: str, vocabulary: int, millions: float) -> None:
     """LLaMA 7B and TinyLlama 1.1B as published; the other by GPT-2's width, depth and vocabulary."""
     cfg = compose(["task=llm", "norm=rmsnorm", f"model={model}", f"data.vocab_size={vocabulary}"])
-    net = build_model(cfg, "meta")
-    assert sum(parameter.numel() for parameter in net.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
+    model = build_model(cfg, "meta")
+    assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
 
 
 @pytest.mark.parametrize("norm", ["dyt", "rmsnorm"])

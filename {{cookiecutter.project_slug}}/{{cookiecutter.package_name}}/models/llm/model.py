@@ -9,13 +9,13 @@ head, F hidden width of the MLP, V vocabulary: (B, T) -> (B, T, V).
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...norms import is_norm
 from ...norms.precision import keep_fp32
 from ..init import fan_in_, init_on_device, normal_, reset_norms_
 from ..layers import Rope, apply_rotary_emb, checkpointed, rope_cos_sin
@@ -90,7 +90,7 @@ class Llama(nn.Module):
         dim, scaled = self.embed_tokens.embedding_dim, isinstance(self.embed_tokens, ScaledEmbedding)
         if self.tied:  # here, since `to_empty` separates the two
             self.lm_head.weight = self.embed_tokens.weight
-        reset_norms_(module for module in self.modules() if is_norm(module))
+        reset_norms_(module for module in self.modules() if not isinstance(module, nn.Linear | nn.Embedding))
         if self.init == "fan_in":
             residual = [layer for name, layer in self.named_modules() if name.endswith(("o_proj", "down_proj"))]
             fan_in_(self, residual, depth=len(self.layers), head=self.lm_head, head_gain=self.head_gain)
@@ -133,13 +133,9 @@ class Llama(nn.Module):
 
     def _loss(self, x: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean cross entropy, with the logits of one chunk in memory at a time, in backward too."""
-        size = self.loss_chunk or len(x)
-        if len(x) <= size:
-            total = self._chunk_loss(x, targets)
-        else:
-            parts = zip(x.split(size), targets.split(size), strict=True)
-            total = torch.stack([checkpointed(self._chunk_loss, *part) for part in parts]).sum()
-        return total / (targets != IGNORE_INDEX).sum()
+        parts = list(zip(*(one.split(self.loss_chunk or len(x)) for one in (x, targets)), strict=True))
+        chunk_loss = self._chunk_loss if len(parts) == 1 else partial(checkpointed, self._chunk_loss)
+        return torch.stack([chunk_loss(*part) for part in parts]).sum() / (targets != IGNORE_INDEX).sum()
 
     def _chunk_loss(self, x: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(self.lm_head(x).float(), targets, ignore_index=IGNORE_INDEX, reduction="sum")
