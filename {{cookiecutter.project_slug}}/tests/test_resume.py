@@ -1,5 +1,6 @@
 """Runs that go on, and those that must not."""
 
+import math
 import os
 import shutil
 import signal
@@ -290,6 +291,17 @@ def test_a_run_by_steps_is_made_longer_where_it_stopped(start: Start) -> None:
     one, other = (load(path / "checkpoints" / "last.ckpt")["state_dict"] for path in (whole, run))
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert values["val/loss"] == expected["val/loss"]
+
+
+def test_a_prolonged_run_says_that_its_rate_changes(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    run, _ = start("trainer.max_epochs=1", "schedule.name=cosine", "schedule.final_factor=0.0", "optim.lr=0.125")
+    capsys.readouterr()
+    start(cfg=resume(run, "trainer.max_epochs=2"))
+    assert capsys.readouterr().out.count("stretched from 6 to 12 steps") == 1
+    rates = {step: value for step, tag, value in rows(run) if tag == "lr"}
+    assert rates[6] == pytest.approx(0.125 * (1 + math.cos(math.pi * (6 - 1) / (12 - 1))) / 2)
+    start(cfg=resume(run, "trainer.max_epochs=3"))
+    assert "stretched from 12 to 18" in capsys.readouterr().out
 
 
 def test_a_resume_that_breaks_leaves_the_checkpoint(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

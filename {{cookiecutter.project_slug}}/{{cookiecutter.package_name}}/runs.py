@@ -16,9 +16,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from .config import plain, without
+from .config import leaves, load_yaml, plain, without
 from .config.errors import Diverged, UsageError, require
 from .utils import LOCK, hold, write_json
 
@@ -135,11 +135,7 @@ def resumed_run(path: Path) -> tuple[Path, dict[str, Any]]:
     if best is not None:
         load_checkpoint(best)  # the test needs it, which should not be found out after training
     config = dict(load_checkpoint(last)["config"])
-    try:
-        written = plain(OmegaConf.create(OmegaConf.load(config_file)))
-    except Exception as error:  # of many kinds, by the bytes that are damaged
-        raise UsageError(f"{config_file}: damaged; a copy is in the checkpoint, delete the file to use that") from error
-    _check_same_run(last, config, written)
+    _check_same_run(last, config, dict(leaves(load_yaml(config_file))))
     return run_dir, config
 
 

@@ -134,7 +134,10 @@ def load_trained(cfg: DictConfig, checkpoint: Path, split: str) -> tuple[DataMod
         require(found == was, f"data: the model was trained on {key}={was}, and these have {key}={found}")
     with translate_errors("model"):
         module = build_module(cfg)
-    data.prepare_data()
+    with translate_errors("data"):
+        data.prepare_data()
+        if (facts := saved.get(type(data).__qualname__)) is not None:
+            data.use_classes(facts["class_names"])
     try:
         module.load_state_dict(saved["state_dict"])
     except RuntimeError as error:

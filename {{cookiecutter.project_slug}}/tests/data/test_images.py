@@ -313,3 +313,26 @@ def test_values_that_do_not_fit_are_refused(options, words):
         digits(**options)
     assert not isinstance(refusal.value, UsageError)
     assert "\n" not in str(refusal.value)
+
+
+def test_classes_in_another_order_get_the_numbers_of_a_trained_model(tmp_path):
+    data = folder(write_images(tmp_path))
+    before = data.splits["test"].source.targets
+    data.use_classes(["owl", "cat", "dog"])
+    assert data.class_names == ["owl", "cat", "dog"]
+    assert data.splits["test"].source.targets.tolist() == [[1, 2, 0][number] for number in before]
+    with pytest.raises(ValueError, match="fox"):
+        data.use_classes(["owl", "cat", "fox"])
+
+
+def test_a_run_does_not_resume_on_data_that_have_changed(tmp_path):
+    root = write_images(tmp_path)
+    saved = folder(root).state_dict()
+    folder(root).load_state_dict(saved)
+    (root / "cat").rename(root / "zebra")
+    with pytest.raises(UsageError, match="zebra"):
+        folder(root).load_state_dict(saved)
+    (root / "zebra").rename(root / "cat")
+    next((root / "cat").iterdir()).unlink()
+    with pytest.raises(UsageError, match="sizes"):
+        folder(root).load_state_dict(saved)

@@ -7,6 +7,7 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+from torch.optim.lr_scheduler import LambdaLR
 
 # Ctrl-C, the end of a job, and a terminal that is closed; Windows has no SIGHUP
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -31,14 +32,15 @@ class StepClock(L.Callback):
         self.validate_every = validate_every
         self.start = 0  # the step that training goes on from
         self._validated = 0  # the step at which a validation has ended last
+        self._total = 0  # steps of the training, as the checkpoint has them
         self._signalled = False
         self._handlers: dict[signal.Signals, Any] = {}  # those before training
 
     def state_dict(self) -> dict[str, Any]:
-        return {"validated": self._validated}
+        return {"validated": self._validated, "total": self._total}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._validated = state_dict["validated"]
+        self._validated, self._total = state_dict["validated"], state_dict["total"]
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         del checkpoint["loops"]
@@ -54,6 +56,7 @@ class StepClock(L.Callback):
         batches.load_state_dict(dict.fromkeys(batches.state_dict(), step * trainer.accumulate_grad_batches))
         steps = loop.automatic_optimization.optim_progress.optimizer.step.total
         steps.load_state_dict(dict.fromkeys(steps.state_dict(), step))
+        self._set_rates(trainer)
         due = step > 0 and (step % self.validate_every == 0 or step == trainer.max_steps)
         if due and self._validated != step and trainer.enable_validation:
             loop._batches_that_stepped = step - 1  # Lightning logs a step's metrics under the step before it
@@ -91,6 +94,24 @@ class StepClock(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self.teardown(trainer, pl_module, "fit")
+
+    def _set_rates(self, trainer: L.Trainer) -> None:
+        """Sets the learning rates of this step; the saved ones are others if the training was made longer since."""
+        optimizer = trainer.optimizers[0]
+        schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+        if not schedulers or not isinstance(scheduler := schedulers[0], LambdaLR):
+            return
+        old = optimizer.param_groups[0]["lr"]
+        for group, rate, factor in zip(optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+            group["lr"] = rate * factor(self.start)
+        if self._total not in (0, trainer.max_steps) and trainer.is_global_zero:
+            print(
+                f"warning: the schedule is stretched from {self._total} to {trainer.max_steps} steps, so the learning "
+                f"rate changes from {old:.2g} to {optimizer.param_groups[0]['lr']:.2g}; a new run with init= has a "
+                "warm-up and a decay of its own",
+                flush=True,
+            )
+        self._total = trainer.max_steps
 
     def _stop_soon(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True

@@ -84,6 +84,8 @@ def recompose(saved: Mapping[str, Any], argv: list[str], anew: tuple[str, ...], 
     options = [(group, one) for group, option in picks.items() for one in (option, saved["defaults"][group])]
     replaced = {f"{group}.{key}" for group, option in options for key, _ in leaves(_option(group, option))}
     for key, value in kept:
+        if isinstance(value, str) and "${" in value:  # it could read this machine's environment
+            raise UsageError(f"the run's config has {key}={value}: expected a plain value")
         if key not in replaced:
             require(has_key(cfg, key), f"the run was made by another version of this project: it has the key {key}")
             OmegaConf.update(cfg, key, value, merge=False)
@@ -108,7 +110,7 @@ def parse(argv: list[str]) -> tuple[dict[str, str], list[tuple[str, Any]]]:
 
 def _layers(choices: Mapping[str, str]) -> DictConfig:
     """Merges train.yaml, the options of `choices` or the defaults, the task, and its changes under these options."""
-    base = _load(CONFIGS / "train.yaml")
+    base = load_yaml(CONFIGS / "train.yaml")
     name = choices.get("task", base.defaults.task)
     task = _option("task", name)
     chosen = _chosen(name, {**base.defaults, **task.get("defaults", {})}, choices)
@@ -225,10 +227,10 @@ def _refuse_follower(cfg: DictConfig, key: str, section: DictConfig) -> None:
     require(not of_data, f"{key}: the data decide it; set {str(written).strip('${}')}")
 
 
-def _load(path: Path) -> DictConfig:
+def load_yaml(path: Path) -> DictConfig:
     try:
         cfg = OmegaConf.load(path)
-    except (YAMLError, OmegaConfBaseException) as error:
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(cfg, DictConfig):
         raise UsageError(f"{path}: expected keys and values")
@@ -240,9 +242,9 @@ def _option(group: str, option: str) -> DictConfig:
     if options is None:
         raise UsageError(f"{group}={option}: there is no group {group}; the groups are {', '.join(groups())}")
     if option in options:
-        return _load(CONFIGS / group / f"{option}.yaml")
+        return load_yaml(CONFIGS / group / f"{option}.yaml")
     if group == "experiment" and option.endswith(".yaml") and Path(option).is_file():
-        return _load(Path(option))
+        return load_yaml(Path(option))
     guess = did_you_mean(option, options)
     raise UsageError(f"{group}={option}: there is no such {group}{guess}; choose from {', '.join(options)}")
 

@@ -2,7 +2,7 @@
 
 import copy
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import lightning as L
@@ -29,6 +29,7 @@ class DataModule(L.LightningDataModule):
     """
 
     noun = "sample"  # in messages
+    class_names: Sequence[str] = ()  # of the classes 0, 1, ..., if they have names
     steps_per_epoch: int | None = None  # if fewer than the data allow
     damage: Callable[[Any], Dataset[Any]] | None = None  # wraps the samples of validation and test
 
@@ -46,6 +47,23 @@ class DataModule(L.LightningDataModule):
     def sizes(self) -> dict[str, int]:
         """Samples in train, val and test."""
         raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns facts for the checkpoint, by which a resumed run finds out that the data have changed."""
+        return {"sizes": self.sizes, "class_names": list(self.class_names)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raises UsageError if the data are others than those of the checkpoint."""
+        for name, value in self.state_dict().items():
+            if state_dict[name] != value:
+                raise UsageError(
+                    f"data: they have changed since the run was saved: {name} {state_dict[name]} then, and {value} now"
+                )
+
+    def use_classes(self, class_names: Sequence[str]) -> None:
+        """Numbers the classes as a trained model does. Raises ValueError if their names are others."""
+        if sorted(class_names) != sorted(self.class_names):
+            raise ValueError(f"the model knows the classes {', '.join(class_names)}, not {', '.join(self.class_names)}")
 
     def dataset(self, split: str) -> Dataset[Any]:
         """Returns the samples of a split, by (epoch, index)."""

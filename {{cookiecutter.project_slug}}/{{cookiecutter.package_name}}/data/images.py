@@ -155,6 +155,12 @@ class Images(DataModule):
     def sizes(self) -> dict[str, int]:
         return {name: len(split.indices) for name, split in self.splits.items()}
 
+    def use_classes(self, class_names: Sequence[str]) -> None:
+        super().use_classes(class_names)
+        self.class_names = list(class_names)
+        for name, (source, indices) in self.splits.items():
+            self.splits[name] = Split(source.with_classes(self.class_names), indices)
+
     def dataset(self, split: str) -> "ImageSet":
         if split != "train":
             return ImageSet(self.splits[split], MODES[self.in_chans], self.eval_transform)
