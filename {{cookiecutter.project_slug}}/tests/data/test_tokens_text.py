@@ -4,7 +4,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import ByteLevelBPETokenizer
 
 from {{cookiecutter.package_name}}.data import tokens_text
 from {{cookiecutter.package_name}}.data.tokens_text import Codec, codec_of
@@ -14,12 +14,9 @@ TEXT = "naïve café — 😀 <|endoftext|>\n\tdone ✓ \x00\x7f\x85\u2028"
 
 def save_tokenizer(path: Path, eot: str = "<|endoftext|>") -> Path:
     """A small byte-level BPE that would cut and pad."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=280, special_tokens=[eot], initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(["the cat sat on the mat, the café"] * 3, trainer)
+    tokenizer = ByteLevelBPETokenizer()
+    texts = ["the cat sat on the mat, the café"] * 3
+    tokenizer.train_from_iterator(texts, vocab_size=280, show_progress=False, special_tokens=[eot])
     tokenizer.enable_truncation(3)
     tokenizer.enable_padding(length=50)
     tokenizer.save(str(path))

@@ -40,13 +40,7 @@ LEFT_OUT = {
     *("ensurepip", "distutils", "idlelib", "lib2to3", "pip", "setuptools", "tkinter", "turtledemo"),
     *("site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "encodings", "pydoc_data"),
 }
-LOCAL = (
-    ".",
-    "_sysconfigdata",
-    "sitecustomize.",
-    "usercustomize.",
-    "config-",
-)  # names that begin so are not part of it
+LOCAL = (".", "_sysconfigdata", "sitecustomize.", "usercustomize.", "config-")  # beginnings of other names left out
 
 
 @dataclass(frozen=True)
@@ -203,10 +197,8 @@ def text_files(path: str, include: Sequence[str]) -> list[Path]:
         ValueError: there are none.
     """
     root = Path(path).expanduser()
-    found = {root} if root.is_file() else set[Path]()
-    if path and root.is_dir():
-        names = (name for pattern in include for name in glob(f"**/{pattern}", root_dir=root, recursive=True))
-        found = {file for name in names if (file := root / name).is_file()}
-    if not found:
+    names = {name for pattern in include for name in glob(f"**/{pattern}", root_dir=root, recursive=True)}
+    files = [root] if root.is_file() else [file for name in names if (file := root / name).is_file()]
+    if not path or not files:
         raise ValueError(f"{path!r}: expected a text file, or a folder with {' or '.join(include)} in it")
-    return sorted(found, key=Path.as_posix)
+    return sorted(files, key=Path.as_posix)

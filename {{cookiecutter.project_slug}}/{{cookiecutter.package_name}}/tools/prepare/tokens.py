@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import ByteLevelBPETokenizer
 
 from ... import utils
 from ...cli import Options
@@ -95,7 +95,9 @@ def _make(folder: Path, files: list[State], settings: dict[str, Any], workers: i
     path = None if settings["tokenizer"] == "bytes" else folder / TOKENIZER
     if path and not path.exists():
         if settings["tokenizer"] == "train":
-            trained = train_tokenizer(_training_texts(documents, split), settings["vocab_size"], eot or END_OF_TEXT)
+            trained = ByteLevelBPETokenizer()
+            how: Any = {"min_frequency": 0, "show_progress": False, "special_tokens": [eot or END_OF_TEXT]}
+            trained.train_from_iterator(_training_texts(documents, split), settings["vocab_size"], **how)
             utils.replace(path, lambda file: trained.save(str(file)))
         else:
             utils.replace(path, lambda file: shutil.copyfile(Path(settings["tokenizer"]).expanduser(), file))
@@ -137,10 +139,8 @@ def tokenize(
     cache.mkdir(exist_ok=True)
     try:
         return [
-            part.map(
-                encode, remove_columns=part.column_names, cache_file_name=str(cache / f"tokens-{i}.arrow"), **options
-            )
-            for i, part in enumerate(documents)
+            part.map(encode, remove_columns=part.column_names, cache_file_name=f"{cache}/{number}.arrow", **options)
+            for number, part in enumerate(documents)
         ]
     except RuntimeError as error:
         raise ValueError(f"{root_cause(error)}; fewer workers= need less memory") from error
@@ -182,20 +182,8 @@ def write_split(tokens: Sequence["Dataset"], name: str, folder: Path, dtype: str
     return entry
 
 
-def train_tokenizer(texts: Iterator[str], vocab_size: int, eot: str) -> Tokenizer:
-    """Returns a byte-level BPE with at most `vocab_size` tokens."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=[eot], initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
-
-
 def _training_texts(documents: Sequence["Dataset"], split: Callable[[bytes], str]) -> Iterator[str]:
+    """Yields the documents to train on, or every n-th where they are more than `FOR_TOKENIZER`, long ones in pieces."""
     for part in documents:
         step = max(1, part.data.nbytes // FOR_TOKENIZER)
         for batch in part.select(range(0, len(part), step)).iter(100):
