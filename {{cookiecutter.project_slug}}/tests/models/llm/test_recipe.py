@@ -36,12 +36,12 @@ def test_the_learning_rate_goes_down_to_the_papers(norm: str, width: int, rate: 
 
 
 @pytest.mark.parametrize(
-    ("model", "vocabulary", "millions"),
+    ("preset", "vocabulary", "millions"),
     [("llm_124m", 50257, 123.6), ("llm_1b", 32000, 1100.0), ("llm_7b", 32000, 6738.4)],
 )
-def test_the_presets_have_the_size_they_are_named_after(model: str, vocabulary: int, millions: float) -> None:
+def test_the_presets_have_the_size_they_are_named_after(preset: str, vocabulary: int, millions: float) -> None:
     """LLaMA 7B and TinyLlama 1.1B as published; the other by GPT-2's width, depth and vocabulary."""
-    cfg = compose(["task=llm", "norm=rmsnorm", f"model={model}", f"data.vocab_size={vocabulary}"])
+    cfg = compose(["task=llm", "norm=rmsnorm", f"model={preset}", f"data.vocab_size={vocabulary}"])
     model = build_model(cfg, "meta")
     assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
 

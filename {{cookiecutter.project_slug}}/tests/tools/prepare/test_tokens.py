@@ -110,14 +110,6 @@ def test_a_shard_ends_where_its_size_is_reached(tmp_path, monkeypatch):
     assert everything(documents(tmp_path / "out")) == sorted(f"document {number}" for number in range(3000))
 
 
-def test_two_processes_do_not_prepare_one_folder(lines, tmp_path):
-    out = tmp_path / "out"
-    with utils.hold(out, "", ""), pytest.raises(UsageError, match="another process"):
-        make(lines, out)
-    make(lines, out)
-    assert not (out / utils.LOCK).exists()
-
-
 def test_files_are_documents_or_have_a_separator(tmp_path):
     book = tmp_path / "book.txt"
     book.write_text("\n<|end|>\n".join(TEXTS))
