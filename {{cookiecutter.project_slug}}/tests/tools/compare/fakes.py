@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from {{cookiecutter.package_name}}.tools.compare.grid import Cell, choose_baseline, combine
-from {{cookiecutter.package_name}}.tools.compare.jobs import Command
+from {{cookiecutter.package_name}}.tools.compare.jobs import Job
 from {{cookiecutter.package_name}}.tools.compare.results import Comparison, Result
 
 LEVELS = {"dyt": 0.97, "ln": 0.95, "bn": 0.92}
@@ -29,23 +29,23 @@ class Handle:
 class FakeLauncher:
     """Writes what train.py and evaluate.py would write; fails or waits for the norms named so."""
 
-    def __init__(self, slots: int = 2) -> None:
+    def __init__(self, slots: int = 1) -> None:
         self.slots = slots
         self.fails: set[str] = set()
         self.waits: set[str] = set()
         self.started: list[dict[str, str]] = []  # the arguments of each command, with its script
 
-    def start(self, command: Command, slot: int) -> Handle:
-        script = Path(command.argv[2])
+    def start(self, job: Job, slot: int) -> Handle:
+        script = Path(job.argv[2])
         assert script.is_file()
-        run, given = command.result.parent, dict(argument.split("=", 1) for argument in command.argv[3:])
+        run, given = job.result.parent, dict(argument.split("=", 1) for argument in job.argv[3:])
         self.started.append({"script": script.stem, **given})
         norm = run.name.partition("-")[0]
-        command.log.write_text(f"epoch 1/2\n{'RuntimeError: too large' if norm in self.fails else ''}\n\n")
+        job.log.write_text(f"epoch 1/2\n{'RuntimeError: too large' if norm in self.fails else ''}\n\n")
         if norm in self.fails:
             return Handle(1)
         if script.stem == "evaluate":
-            command.result.write_text("{}")
+            job.result.write_text("{}")
             return Handle(0)
         (run / "checkpoints").mkdir(parents=True, exist_ok="resume" in given)
         (run / "config.yaml").write_text("")
@@ -53,7 +53,7 @@ class FakeLauncher:
             return Handle(None, on_stop=(run / "checkpoints" / "last.ckpt").touch)
         (run / "metrics.csv").write_text("step,tag,value\n1,train/loss,2.0\n")
         summary = {"test/acc": LEVELS[norm], "test/loss": 1.0, "seconds": 3.0, "versions": {"torch": "2.9"}}
-        command.result.write_text(json.dumps(summary))
+        job.result.write_text(json.dumps(summary))
         return Handle(0)
 
 

@@ -16,7 +16,6 @@ from {{cookiecutter.package_name}}.tools.compare.results import Comparison
         ("[0.9,0.99]", ["[0.9,0.99]"]),
         ("[0.9,0.99],[0.9,0.95]", ["[0.9,0.99]", "[0.9,0.95]"]),
         ("${by_width:1,2,3},4", ["${by_width:1,2,3}", "4"]),
-        ("[1,2", ["[1,2"]),
     ],
 )
 def test_commas_outside_brackets_separate_values(text: str, parts: list[str]) -> None:

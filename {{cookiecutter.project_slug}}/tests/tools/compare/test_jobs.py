@@ -9,7 +9,7 @@ import pytest
 from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.tools.compare import jobs
 from {{cookiecutter.package_name}}.tools.compare.jobs import (
-    Command,
+    Job,
     Local,
     Process,
     Slurm,
@@ -27,8 +27,8 @@ time.sleep(60)
 """
 
 
-def command(folder: Path, code: str) -> Command:
-    return Command([sys.executable, "-c", code], folder / "result", folder / "log")
+def job(folder: Path, code: str) -> Job:
+    return Job("run", [sys.executable, "-c", code], folder / "result", folder / "log")
 
 
 def ended(handle: Process | SlurmJob) -> int:
@@ -61,10 +61,9 @@ def test_why_a_command_ended(tmp_path: Path) -> None:
     assert "signal 9" in failure(-9, log)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kill", "status"), [(False, 130), (True, -9)])
 def test_a_process_is_stopped(tmp_path: Path, kill: bool, status: int) -> None:
-    one = command(tmp_path, WAIT)
+    one = job(tmp_path, WAIT)
     process = Local(2).start(one, 0)
     while last_line(one.log) != "ready":
         time.sleep(0.05)
@@ -76,8 +75,8 @@ def test_a_process_is_stopped(tmp_path: Path, kill: bool, status: int) -> None:
 def test_slurm_by_submitits_local_executor(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     slurm = Slurm(1, {"cluster": "local", "partition": "gpu"}, tmp_path / "slurm")
-    assert ended(slurm.start(command(tmp_path, "print('hello')"), 0)) == 0
+    assert ended(slurm.start(job(tmp_path, "print('hello')"), 0)) == 0
     assert last_line(tmp_path / "log") == "hello"
-    assert ended(slurm.start(command(tmp_path, "raise SystemExit(3)"), 0)) == 3
+    assert ended(slurm.start(job(tmp_path, "raise SystemExit(3)"), 0)) == 3
     with pytest.raises(UsageError, match="partitoin"):
         Slurm(1, {"cluster": "local", "partitoin": "gpu"}, tmp_path / "slurm")

@@ -15,8 +15,8 @@ import compare as script
 from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.runs import hold_run
 from {{cookiecutter.package_name}}.tools.compare import figures, jobs, main
-from {{cookiecutter.package_name}}.tools.compare.jobs import ROOT, Outcome
-from {{cookiecutter.package_name}}.tools.compare.main import compare
+from {{cookiecutter.package_name}}.tools.compare.jobs import Outcome
+from {{cookiecutter.package_name}}.tools.compare.main import ROOT, compare
 from {{cookiecutter.package_name}}.utils import hold
 
 from ...runs import Tiny

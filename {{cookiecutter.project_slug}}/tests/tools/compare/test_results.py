@@ -88,7 +88,7 @@ def test_reading_a_run(tmp_path: Path) -> None:
     write('{"test/acc": null, "test/loss": 0.5, "samples_per_second": 3.0}')
     found = read_result(tmp_path, 1, "test/loss")
     assert list(found.alphas.items()) == [("00_a", 0.8), ("01_b", 0.7)]
-    assert (found.curves["val/loss"], found.value, found.throughput) == ({3: 1.5}, 0.5, ("samples", 3.0))
+    assert (found.curves["val/loss"], found.value) == ({3: 1.5}, 0.5)
     assert read_result(tmp_path, 1, "test/acc").value is None
     with pytest.raises(ValueError, match="test/f1"):
         read_result(tmp_path, 1, "test/f1")

@@ -56,7 +56,8 @@ def test_two_processes_measure_what_one_does(
         "import sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         "import evaluate\n"
-        "for part in evaluate.robustness().shifts().values():\n"
+        "from {{cookiecutter.package_name}}.tools.robustness.evaluate import shifts\n"
+        "for part in shifts().values():\n"
         "    part.KINDS = part.KINDS[:1]\n"
         "evaluate.main(sys.argv[1:])\n"
     )

@@ -3,33 +3,38 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from ...config import compose, fit_keys, groups, parse, plain, to_argv, without
+from ...config import compose, fit_keys, groups, parse, parse_yaml, plain, to_argv, without
+from ...config.constraints import is_number
 from ...config.errors import UsageError, require
 
 OWN_KEYS = ("name", "runs", "resume")  # set by the comparison itself
 # Keys that change no number: they are no part of a run's identity, and a run may be resumed with other values.
 FREE_KEYS = ("logger", "data.download", "data.pin_memory", "data.workers")
+COMMA = re.compile(r",(?![^\[{(]*[\]})])")  # outside brackets
 
 Cell = tuple[tuple[str, str], ...]  # swept keys with their values as typed, without the seed
 
 
 @dataclass(frozen=True)
 class Combination:
-    """One run: its cell in the grid, its seed, its overrides of train.py, and its resolved config.
+    """One run: its cell in the grid, its overrides of train.py, and its resolved config.
 
     `name` ends in a digest of the config, so a run is found again however its arguments were typed.
     """
 
     cell: Cell
-    seed: int
     argv: list[str]
     cfg: dict[str, Any]
     name: str
+
+    @property
+    def seed(self) -> int:
+        return int(self.cfg["seed"])
 
     @property
     def digest(self) -> str:
@@ -42,7 +47,7 @@ class Grid:
 
     swept: dict[str, list[str]]  # the keys with several values
     combinations: list[Combination]
-    notes: list[str]  # what was left out, one line each
+    notes: list[str]  # one line for each key that was left out somewhere
 
     @property
     def keys(self) -> list[str]:
@@ -51,7 +56,8 @@ class Grid:
     @property
     def numeric(self) -> list[str]:
         """The swept keys whose values are numbers."""
-        return [key for key in self.keys if key not in groups() and all(map(_is_number, self.swept[key]))]
+        numbers = {key: [is_number(parse_yaml(text)) for text in self.swept[key]] for key in self.keys}
+        return [key for key in self.keys if key not in groups() and all(numbers[key])]
 
     @property
     def cells(self) -> list[Cell]:
@@ -67,6 +73,11 @@ class Grid:
 
 def short(key: str) -> str:
     return key.rpartition(".")[2]
+
+
+def short_tag(tag: str) -> str:
+    """Returns `acc` of `val/acc`."""
+    return tag.partition("/")[2]
 
 
 def combine(argv: Sequence[str]) -> Grid:
@@ -85,15 +96,13 @@ def combine(argv: Sequence[str]) -> Grid:
     values = {key: split(key, text) for key, text in typed.items()}
     swept = {key: several for key, several in values.items() if len(several) > 1}
     keys = sorted(values, key=lambda key: key != "seed")  # the seed slowest
-    chosen = [dict(zip(keys, one, strict=True)) for one in product(*(values[key] for key in keys))]
-    fitting, notes = fit_keys(chosen)
+    fitting, notes = fit_keys([dict(zip(keys, one, strict=True)) for one in product(*(values[key] for key in keys))])
     combinations: dict[str, Combination] = {}
     for one in fitting:
-        texts = {key: one[key] for key in typed if key in one}
-        combination = _combination(texts, [key for key in swept if key in texts])
+        combination = _combination({key: one[key] for key in typed if key in one}, [key for key in swept if key in one])
         same = combinations.setdefault(combination.digest, combination)
         if same.cell != combination.cell:
-            cells = " and ".join(" ".join(f"{key}={text}" for key, text in each.cell) for each in (same, combination))
+            cells = " and ".join(" ".join(to_argv(dict(each.cell))) for each in (same, combination))
             raise UsageError(f"{cells} are the same run; give values that change something")
     return Grid(swept, list(combinations.values()), notes)
 
@@ -104,22 +113,13 @@ def split(key: str, text: str) -> list[str]:
     Raises:
         UsageError: a part is empty, or is there twice.
     """
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character in "[{(") - (character in "]})")
-        if character == "," and not depth:
-            parts.append("")
-        else:
-            parts[-1] += character
-    if len(parts) == 1 or depth:  # unbalanced brackets are left to the config's own check
-        return [text]
-    parts = [part.strip() for part in parts]
-    require(all(parts), f"{key}={text}: a value between two commas is missing")
+    parts = [part.strip() for part in COMMA.split(text)]
+    require(len(parts) == 1 or all(parts), f"{key}={text}: a value between two commas is missing")
     require(len(set(parts)) == len(parts), f"{key}={text}: a value is there twice")
-    return parts
+    return parts if len(parts) > 1 else [text]
 
 
-def _combination(texts: Mapping[str, str], swept: Sequence[str]) -> Combination:
+def _combination(texts: dict[str, str], swept: Sequence[str]) -> Combination:
     argv = to_argv(texts)
     cfg = plain(compose(argv))
     identity = without(cfg, ("defaults", *OWN_KEYS, *FREE_KEYS))
@@ -128,15 +128,7 @@ def _combination(texts: Mapping[str, str], swept: Sequence[str]) -> Combination:
     words = [cfg["norm"]["name"], *others, f"seed{cfg['seed']}"]
     name = "-".join(re.sub(r"[^\w.]+", "_", word).strip("_.")[:40] for word in words)
     cell = tuple((key, texts[key]) for key in swept if key != "seed")
-    return Combination(cell, cfg["seed"], argv, cfg, f"{name[:100]}-{digest}")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return Combination(cell, argv, cfg, f"{name[:100]}-{digest}")
 
 
 def choose_metric(grid: Grid, asked: str) -> tuple[str, bool]:
@@ -148,24 +140,14 @@ def choose_metric(grid: Grid, asked: str) -> tuple[str, bool]:
     Raises:
         UsageError: the combinations monitor different metrics, or it is not known whether higher is better.
     """
-    monitors = {(one.cfg["task"]["monitor"], one.cfg["task"]["monitor_mode"]) for one in grid.combinations}
+    modes = {one.cfg["task"]["monitor"]: one.cfg["task"]["monitor_mode"] for one in grid.combinations}
     if not asked:
-        several = ", ".join(sorted(tag for tag, _ in monitors))
-        require(len(monitors) == 1, f"the combinations monitor {several}; choose one with metric=<tag>")
-        ((tag, mode),) = monitors
-        return f"test/{short_tag(tag)}", mode == "max"
+        require(len(modes) == 1, f"the combinations monitor {', '.join(sorted(modes))}; choose one with metric=<tag>")
+        asked = f"test/{short_tag(next(iter(modes)))}"
     tag, _, mode = asked.partition(":")
-    modes = {mode for monitor, mode in monitors if short_tag(monitor) == short_tag(tag)}
-    modes |= {"min"} if tag.endswith("/loss") else set()
-    mode = mode or (modes.pop() if len(modes) == 1 else "")
-    if mode not in ("max", "min") or "/" not in tag:
-        raise UsageError(f"metric={asked}: expected a tag with max or min, as in metric=test/loss:min")
+    mode = mode or ({short_tag(one): mode for one, mode in modes.items()} | {"loss": "min"}).get(short_tag(tag), "")
+    require(mode in ("max", "min"), f"metric={asked}: expected a tag with max or min, as in metric=test/loss:min")
     return tag, mode == "max"
-
-
-def short_tag(tag: str) -> str:
-    """Returns `acc` of `val/acc`."""
-    return tag.partition("/")[2]
 
 
 def choose_baseline(grid: Grid, asked: str) -> tuple[str, str] | None:
@@ -177,15 +159,11 @@ def choose_baseline(grid: Grid, asked: str) -> tuple[str, str] | None:
     Raises:
         UsageError: no swept key has this value, or several have it.
     """
-    if not grid.keys:
-        require(not asked, f"baseline={asked}: only seeds differ; give another key several values, as in norm=dyt,ln")
-        return None
+    pairs = [(key, value) for key in grid.keys for value in grid.swept[key]]
     if not asked:
-        first = grid.keys[0]
-        return ("norm", "ln") if "ln" in grid.swept.get("norm", []) else (first, grid.swept[first][0])
+        return next((pair for pair in pairs if pair == ("norm", "ln")), pairs[0] if pairs else None)
     key, _, value = asked.rpartition("=")
-    found = [name for name in grid.keys if value in grid.swept[name] and key in ("", name)]
-    if len(found) != 1:
-        choices = ", ".join(f"{name}={one}" for name in grid.keys for one in grid.swept[name])
-        raise UsageError(f"baseline={asked}: expected one of {choices}")
-    return found[0], value
+    found = [pair for pair in pairs if pair[1] == value and key in ("", pair[0])]
+    choices = ", ".join(f"{key}={value}" for key, value in pairs)
+    require(len(found) == 1, f"baseline={asked}: expected one of {choices or 'the values of a swept key'}")
+    return found[0]

@@ -1,21 +1,25 @@
 """Compares norms, or any other keys: trains every combination, resumes what is there, and writes the report."""
 
+import json
 import shlex
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...cli import read_options
+from ...cli import Options, read_options
 from ...config.errors import require
-from ...runs import hold_run
+from ...runs import hold_run, resume_files
 from ...utils import LOCK, hold, write_json
 from ..robustness.evaluate import shift_of
 from .grid import FREE_KEYS, Cell, Combination, Grid, choose_baseline, choose_metric, combine
 from .jobs import Job, Local, Outcome, Slurm, run_all, visible_gpus
 from .results import Comparison, Result, read_result
 
+ROOT = Path(__file__).resolve().parents[3]
 RECORD = "comparison.json"  # marks a folder as that of a comparison
-OPTIONS: dict[str, tuple[Any, str]] = {
+OPTIONS: Options = {
     "out": ("comparison", "folder of the report and, below runs/, of the runs"),
     "jobs": (0, "runs at once; 0: one for each GPU, or one"),
     "launcher": ("local", "local | slurm (uv sync --extra slurm), each run a job of its own"),
@@ -23,7 +27,7 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "metric": ("", "such as test/loss:min; empty: the monitored metric on the test split"),
     "shift": ("", "what evaluate.py measures of every run besides, such as corruptions; empty: nothing"),
 }
-SLURM = {
+SLURM: Options = {
     "slurm.partition": ("", "passed to submitit, as any other key of its SlurmExecutor"),
     "slurm.time": ("", "minutes of each job"),
 }
@@ -50,20 +54,34 @@ def compare(argv: Sequence[str]) -> Outcome:
     for one in grid.combinations if shift else []:
         shift_of(one.cfg, shift)  # checks it
     launcher = _launcher(options, dict(argument[len("slurm.") :].split("=", 1) for argument in slurm), grid, out)
-    jobs = [_job(one, out, shift) for one in grid.combinations]
+    runs = [_run_of(one, out) for one in grid.combinations]
+    command = shlex.join(["python", "compare.py", *argv])
     with hold(out, f"out={out}", "another comparison is running there; out=<folder> takes another"):
-        left = [job for job in jobs if job.next_command()]
-        for job in left:
-            if job.run.is_dir():  # the run may still be training after its comparison was killed
-                with hold_run(job.run):
+        left = [(one, run) for one, run in zip(grid.combinations, runs, strict=True) if not _finished(run)]
+        for _, run in left:
+            if run.is_dir():
+                with hold_run(run):  # refuses one that still trains, after its comparison was killed
                     pass
-        print(*grid.notes, f"{len(jobs)} runs, {len(jobs) - len(left)} of them finished before", sep="\n", flush=True)
-        command = shlex.join(["python", "compare.py", *argv])
+                if not resume_files(run):  # it was killed before its first checkpoint; train.py makes the folder itself
+                    shutil.rmtree(run)
+        print(*grid.notes, f"{len(runs)} runs, {len(runs) - len(left)} of them finished before", sep="\n", flush=True)
         write_json(out / RECORD, {"command": command})
-        outcome = run_all(jobs, launcher)
-        results = _read(grid, jobs, metric, outcome)
+        (out / "logs").mkdir(exist_ok=True)
+        outcome = run_all([_training(one, run, out) for one, run in left], launcher)
+        if shift and not outcome.interrupted:
+            measured = run_all(
+                [job for run in runs if _finished(run) and (job := _evaluation(run, shift, out))], launcher
+            )
+            outcome = Outcome(outcome.failed | measured.failed, measured.interrupted)
+        results: dict[Cell, list[Result]] = {}
+        for one, run in zip(grid.combinations, runs, strict=True):
+            if _finished(run):
+                try:
+                    results.setdefault(one.cell, []).append(read_result(run, one.seed, metric, shift))
+                except ValueError as error:
+                    outcome.failed.setdefault(run.name, str(error))
         comparison = Comparison(grid, results, metric, higher_is_better, baseline)
-        _report(comparison, jobs, outcome, command, launcher.slots, out)
+        _report(comparison, runs, outcome, command, launcher.slots, out)
     return outcome
 
 
@@ -82,44 +100,52 @@ def _launcher(options: Mapping[str, Any], slurm: Mapping[str, str], grid: Grid, 
     return Local(jobs or len(gpus) or 1, gpus)
 
 
-def _job(one: Combination, out: Path, shift: str) -> Job:
-    """Returns the job of a combination; an earlier run is found by its digest, however it was named then."""
-    run = next(iter(sorted(out.glob(f"runs/*-{one.digest}"))), out / "runs" / one.name)
-    free = [argument for argument in one.argv if argument.partition("=")[0].startswith(FREE_KEYS)]
-    return Job(run, one.argv, free, out / "logs", shift)
+def _run_of(one: Combination, out: Path) -> Path:
+    """Returns the run of a combination; an earlier one is found by its digest, however it was named then."""
+    return next(iter(sorted(out.glob(f"runs/*-{one.digest}"))), out / "runs" / one.name)
 
 
-def _read(grid: Grid, jobs: Sequence[Job], metric: str, outcome: Outcome) -> dict[Cell, list[Result]]:
-    """Returns the finished runs of each cell; one that cannot be read counts as failed."""
-    results: dict[Cell, list[Result]] = {}
-    for one, job in zip(grid.combinations, jobs, strict=True):
-        if job.summary.is_file():
-            try:
-                results.setdefault(one.cell, []).append(read_result(job.run, one.seed, metric, job.shift))
-            except ValueError as error:
-                outcome.failed.setdefault(job.run.name, str(error))
-    return {cell: found for cell, found in results.items() if found}
+def _finished(run: Path) -> bool:
+    return (run / "summary.json").is_file()  # which train.py writes last
 
 
-def _report(comparison: Comparison, jobs: Sequence[Job], outcome: Outcome, command: str, slots: int, out: Path) -> None:
-    from .report import Report, origin, write_report  # imports matplotlib
+def _training(one: Combination, run: Path, out: Path) -> Job:
+    """Returns the job that starts or resumes a run."""
+    argv = [*one.argv, f"name={run.name}", f"runs={run.parent}"]
+    if resume_files(run):
+        argv = [f"resume={run}", *(text for text in one.argv if text.partition("=")[0].startswith(FREE_KEYS))]
+    return _script("train", argv, run / "summary.json", out / "logs" / f"{run.name}.log")
 
-    finished = sum(map(len, comparison.results.values()))
-    state = f"{finished} of {len(jobs)} runs finished"
+
+def _evaluation(run: Path, shift: str, out: Path) -> Job | None:
+    """Returns the job that measures a finished run under a shift; None if that is done, or it diverged."""
+    result = run / f"shift-{shift}.json"
+    if result.is_file() or json.loads((run / "summary.json").read_bytes()).get("diverged"):
+        return None
+    argv = [f"checkpoint={run}", f"shift={shift}"]
+    return _script("evaluate", argv, result, out / "logs" / f"{run.name}.shift.log")
+
+
+def _script(name: str, argv: Sequence[str], result: Path, log: Path) -> Job:
+    return Job(result.parent.name, [sys.executable, "-u", str(ROOT / f"{name}.py"), *argv], result, log)
+
+
+def _report(
+    comparison: Comparison, runs: Sequence[Path], outcome: Outcome, command: str, slots: int, out: Path
+) -> None:
+    from .report import Report, write_report  # imports matplotlib
+
+    state = f"{sum(map(len, comparison.results.values()))} of {len(runs)} runs finished"
     state += f", {len(outcome.failed)} failed" if outcome.failed else ""
     state += "; interrupted, the same command resumes" if outcome.interrupted else ""
-    details, differences = origin([one.summary for runs in comparison.results.values() for one in runs])
-    notes = [*comparison.grid.notes, *differences]
+    notes = list(comparison.grid.notes)
     if slots > 1:
         notes.append(f"Up to {slots} runs at once: on one machine each was slower than it is alone.")
-    if others := {path for path in out.glob("runs/*") if path.is_dir()} - {job.run for job in jobs}:
+    if others := {path for path in out.glob("runs/*") if path.is_dir()} - set(runs):
         notes.append(f"runs/ holds {len(others)} more, with other settings, which are no part of this report.")
-    report = Report(comparison, f"{state}.", command, outcome.failed, notes, details)
+    report = Report(comparison, f"{state}.", command, outcome.failed, notes)
     write_report(report, out)
     print(f"\n{state}", *(f"  {line}" for line in report.sentences()), sep="\n")
-    for job in jobs:
-        if job.run.name in outcome.failed:
-            print(f"  {job.run.name} failed: {outcome.failed[job.run.name]}")
-            if last := job.next_command():
-                print(f"    {last.log}")
+    for name, error in outcome.failed.items():
+        print(f"  {name} failed: {error}", *(f"    {log}" for log in out.glob(f"logs/{name}.*")), sep="\n")
     print(f"report: {out / 'report.html'}, {out / 'report.md'}")

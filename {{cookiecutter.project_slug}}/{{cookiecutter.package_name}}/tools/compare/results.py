@@ -1,14 +1,13 @@
 """Reads finished runs, and computes means, spreads and paired differences over seeds."""
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Any
+from statistics import fmean, median_high, stdev
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,8 +20,7 @@ MAX_CELLS = 8  # with more cells, sentences and curves show only the best of eac
 Curve = dict[int, float]  # value by optimiser step
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """A finished run."""
 
     seed: int
@@ -37,12 +35,6 @@ class Result:
         tags = sorted(tag for tag in self.curves if tag.startswith("alpha/"))
         return {tag.removeprefix("alpha/"): self.curves[tag][max(self.curves[tag])] for tag in tags}
 
-    @property
-    def throughput(self) -> tuple[str, float] | None:
-        """The unit, such as `samples`, and how many per second."""
-        suffix = "_per_second"
-        return next(((key[: -len(suffix)], v) for key, v in self.summary.items() if key.endswith(suffix)), None)
-
 
 def read_result(run: Path, seed: int, metric: str, shift: str = "") -> Result:
     """Reads `summary.json`, `metrics.csv` and, if it is there, `shift-<shift>.json`.
@@ -50,38 +42,27 @@ def read_result(run: Path, seed: int, metric: str, shift: str = "") -> Result:
     Raises:
         ValueError: a file is damaged, or has no such metric.
     """
+    from ...loggers import read_metrics  # imports Lightning, for which a mistyped key should not wait
+
     try:
-        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-        curves = read_curves(run / "metrics.csv")
+        summary = json.loads((run / "summary.json").read_bytes())
+        curves = read_metrics(run / "metrics.csv")
         file = run / f"shift-{shift}.json"
-        shifted = json.loads(file.read_text(encoding="utf-8")) if shift and file.is_file() else None
+        shifted = json.loads(file.read_bytes()) if shift and file.is_file() else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"its files cannot be read: {error}") from error
-    if summary.get("diverged"):
-        return Result(seed, summary, None, curves, shifted)
-    if metric not in summary:
+    if metric not in summary and not summary.get("diverged"):
         raise ValueError(f"it has no {metric}; it has {', '.join(sorted(tag for tag in summary if '/' in tag))}")
-    return Result(seed, summary, summary[metric], curves, shifted)  # null stands for nan and inf
+    value = None if summary.get("diverged") else summary[metric]  # null stands for nan and inf
+    return Result(seed, summary, value, curves, shifted)
 
 
-def read_curves(file: Path) -> dict[str, Curve]:
-    """Reads a metrics.csv; of several values at one step the last one counts."""
-    curves: dict[str, Curve] = {}
-    with file.open(newline="", encoding="utf-8") as rows:
-        for row in csv.DictReader(rows):
-            curves.setdefault(row["tag"], {})[int(row["step"])] = float(row["value"])
-    return curves
-
-
-def band(curves: Sequence[Mapping[int, float]]) -> np.ndarray:
+def band(curves: Sequence[Curve]) -> np.ndarray:
     """Returns step, mean, least and greatest value (4, N) over the steps that all curves have; NaN does not count."""
-    if not curves:
-        return np.zeros((4, 0))
-    steps = sorted(set.intersection(*map(set, curves)))
-    values = np.array([[curve[step] for step in steps] for curve in curves])
-    known = np.isfinite(values).any(axis=0)
-    values = np.ma.masked_invalid(values[:, known])
-    return np.array([np.array(steps)[known], values.mean(axis=0), values.min(axis=0), values.max(axis=0)])
+    steps = sorted(set.intersection(*map(set, curves))) if curves else []
+    values = np.ma.masked_invalid([[curve[step] for step in steps] for curve in curves] or np.zeros((1, 0)))
+    found = np.array([steps, values.mean(axis=0), values.min(axis=0), values.max(axis=0)])
+    return found[:, ~np.ma.getmaskarray(values).all(axis=0)]
 
 
 def thin(curve: Curve, points: int = 60) -> Curve:
@@ -92,17 +73,15 @@ def thin(curve: Curve, points: int = 60) -> Curve:
     return {int(piece[-1]): fmean(curve[step] for step in piece.tolist()) for piece in pieces}
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation over `n` seeds; a single one has no deviation."""
+class Spread(NamedTuple):
+    """The mean and the sample standard deviation over `n` seeds; a single one has no deviation."""
 
     mean: float
     std: float | None
     n: int
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(NamedTuple):
     """The mean difference over `n` seeds and, where there is one, its confidence interval."""
 
     mean: float
@@ -152,26 +131,20 @@ class Comparison:
         values = list(self.values(cell).values())
         return Spread(fmean(values), stdev(values) if len(values) > 1 else None, len(values)) if values else None
 
-    def difference(self, cell: Cell, reference: Cell | None = None) -> Difference | None:
-        """Returns the difference to `reference`, or else to the cell's own reference."""
-        reference = self.reference(cell) if reference is None else reference
+    def difference(self, cell: Cell, reference: Cell | None) -> Difference | None:
         return None if reference is None else paired_difference(self.values(cell), self.values(reference))
 
     def reference(self, cell: Cell) -> Cell | None:
         """Returns the baseline's cell that agrees with `cell` in all other keys that both have."""
-        if self.baseline is None:
-            return None
-        key, ours = self.baseline[0], dict(cell)
-        others = [one for one in self.grid.cells if self.baseline in one]
-        alike = (one for one in others if all(ours.get(name, text) == text for name, text in one if name != key))
-        return next(alike, None)
+        ours = dict(cell) | dict([self.baseline] if self.baseline else [])
+        others = (one for one in self.grid.cells if self.baseline in one)
+        return next((one for one in others if all(ours.get(key, text) == text for key, text in one)), None)
 
     @cached_property
     def digits(self) -> int:
         """Decimals of printed metrics: the usual deviation has two figures; 2 to 6, and 4 without a deviation."""
-        spreads = [self.spread(cell) for cell in self.grid.cells]
-        stds = sorted(one.std for one in spreads if one is not None and one.std)
-        return min(6, max(2, 1 - math.floor(math.log10(stds[len(stds) // 2])))) if stds else 4
+        stds = [one.std for cell in self.grid.cells if (one := self.spread(cell)) and one.std]
+        return min(6, max(2, 1 - math.floor(math.log10(median_high(stds))))) if stds else 4
 
     @property
     def main_key(self) -> str:
@@ -184,17 +157,15 @@ class Comparison:
         cells = self.grid.cells
         if len(cells) <= MAX_CELLS:
             return cells
-        groups: dict[str | None, list[Cell]] = {}
-        for cell in cells:
-            groups.setdefault(dict(cell).get(self.main_key), []).append(cell)
-        return [max(group, key=self._merit) for group in groups.values()]
+        names = dict.fromkeys(dict(cell).get(self.main_key) for cell in cells)
+        return [max((c for c in cells if dict(c).get(self.main_key) == name), key=self._merit) for name in names]
 
     def shown_reference(self, cell: Cell) -> Cell | None:
         """Returns what a shown cell is compared to: its own reference, or the best cell of the baseline."""
         own = self.reference(cell)
-        if own is None or len(self.shown) == len(self.grid.cells):
+        if own is None or own in self.shown:
             return own
-        return next((other for other in self.shown if self.baseline in other), own)
+        return next((one for one in self.shown if self.baseline in one), own)
 
     def _merit(self, cell: Cell) -> float:
         one = self.spread(cell)

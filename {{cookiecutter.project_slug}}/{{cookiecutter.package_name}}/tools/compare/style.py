@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.figure import Figure
 
 from ...utils import replace
@@ -26,9 +25,8 @@ COLOURS = {
     "brown": ("#8c4a2f", "#d39a7c"),
     "grey": ("#50585f", "#b4bcc4"),
 }
-NORMS = {"dyt": "blue", "derf": "vermilion", "ln": "grey", "rmsnorm": "green", "bn": "purple", "none": "amber"}
-OTHERS = ("blue", "vermilion", "green", "purple", "amber", "violet", "brown", "grey")
-INK, FAINT, RULE = (COLOURS[name][0] for name in ("ink", "faint", "rule"))
+INK, FAINT, RULE, *LINES = (light for light, _ in COLOURS.values())
+NORMS = {"ln": LINES[-1], **dict(zip(("dyt", "derf", "rmsnorm", "bn", "none"), LINES, strict=False))}
 WIDTH = 9.2  # inches of a figure as wide as the page
 STYLE: Any = {  # matplotlib types its keys one by one
     "svg.fonttype": "none",  # text stays text
@@ -54,16 +52,12 @@ STYLE: Any = {  # matplotlib types its keys one by one
 }
 
 
-def colours(names: Sequence[str], ordered: bool = False) -> dict[str, str]:
-    """Returns a colour for each of `names`: a norm's own or the next free one; for ordered ones along a scale."""
-    if ordered:
-        scale = matplotlib.colormaps["viridis"](np.linspace(0.25, 0.8, len(names)))
-        return {name: matplotlib.colors.to_hex(colour) for name, colour in zip(names, scale, strict=True)}
-    chosen = {name: NORMS[name] for name in names if name in NORMS}
-    free = [colour for colour in OTHERS if colour not in chosen.values()] or list(OTHERS)
-    others = [name for name in names if name not in NORMS]
-    chosen |= {name: free[index % len(free)] for index, name in enumerate(others)}
-    return {name: COLOURS[chosen[name]][0] for name in names}
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """Returns a colour for each of `names`: a norm's own or the next free one."""
+    own = {name: NORMS[name] for name in names if name in NORMS}
+    free = [colour for colour in LINES if colour not in own.values()] or LINES
+    others = [name for name in names if name not in own]
+    return own | {name: free[index % len(free)] for index, name in enumerate(others)}
 
 
 def write_png(figure: Figure, path: Path) -> None:
