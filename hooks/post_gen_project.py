@@ -33,7 +33,8 @@ FAMILIES = {
         *("{package}/tools/robustness/text.py", "tests/tools/robustness/test_text.py"),
     ],
     ("vit", "dit"): [
-        *("{package}/data/images.py", "{package}/data/transforms.py", "tests/data/test_images*"),
+        *("{package}/data/images.py", "{package}/data/image_sources.py", "{package}/data/transforms.py"),
+        "tests/data/test_images*",
         *("{package}/tools/robustness/images.py", "tests/tools/robustness/test_images.py"),
         "configs/data/digits.yaml",
         *(f"configs/data/{name}.yaml" for name in ("cifar10", "fashion_mnist", "folder", "imagenet")),

@@ -179,7 +179,7 @@ CONSTRAINTS: dict[str, Check] = {
     "data.split_seed": SEED,
     "data.num_classes": at_least(0),
     "data.img_size": all_of(at_least(0), when("data.module", "images", COUNT)),
-    "data.in_chans": when("data.module", "images", one_of(1, 3)),
+    "data.in_chans": when("data.module", "images", one_of(1, 3, 4)),
     "data.mean": for_channels,
     "data.std": all_of(for_channels, above(0)),
     "data.interpolation": one_of("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"),

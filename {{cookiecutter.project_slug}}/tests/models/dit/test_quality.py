@@ -14,7 +14,8 @@ from torchmetrics.image import fid
 import evaluate
 from {{cookiecutter.package_name}} import train as fit
 from {{cookiecutter.package_name}}.config import compose, recompose
-from {{cookiecutter.package_name}}.data.images import Digits, Images
+from {{cookiecutter.package_name}}.data.image_sources import Digits
+from {{cookiecutter.package_name}}.data.images import Images
 from {{cookiecutter.package_name}}.models.dit.features import TimmFeatures, make_features, read_moments
 from {{cookiecutter.package_name}}.models.dit.module import DiTModule
 from {{cookiecutter.package_name}}.models.dit.quality import FrechetDistance, Quality

@@ -175,7 +175,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_rest_is_kept(images, tmp_
     png = broken.read_bytes()
     make(images, tmp_path / "whole", vae)
     broken.write_bytes(png[:50])
-    with pytest.raises(UsageError, match=r"^\S*009\.png cannot be read.*the same command continues$"):
+    with pytest.raises(UsageError, match=r"^\S*009\.png: cannot be read.*the same command continues$"):
         make(images, tmp_path / "out", vae, workers=workers)
     assert (tmp_path / "out" / "train-00000.npy").exists()
     broken.write_bytes(png)

@@ -61,7 +61,8 @@ def prepare_latents(
         raise ValueError("expected images=FOLDER with train/<class>/* or <class>/*, and out=FOLDER for the latents")
     if root.exists() and folder.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"out={out} is in images={images} and would be taken for a class; take another folder")
-    from ...data.images import ImageSet, divide, load  # with Lightning, for which a wrong option should not wait
+    from ...data.image_sources import load  # with Lightning, for which a wrong option should not wait
+    from ...data.images import ImageSet, divide
     from ...data.latents import FORMAT, SPLITS, Latents, read_meta
     from ...data.transforms import image_transforms
     from ...data.vae import VAE
