@@ -90,7 +90,7 @@ def test_rates_and_ratios() -> None:
     rows = {(row["step"], row["norm"], row["how"]): row for row in found}
     assert len(rows) == 6
     size = 3 * 5 * 4
-    assert rows["forward", "ln", "ours"]["seconds"] == 4.0
+    assert (rows["forward", "ln", "ours"]["seconds"], rows["forward", "ln", "ours"]["iqr"]) == (4.0, 28.0)
     assert rows["forward", "ln", "ours"]["bytes_per_second"] == 2 * size / 4
     assert rows["both", "ln", "ours"]["bytes_per_second"] == 5 * size / 10
     assert rows["forward", "", "copy"]["bytes_per_second"] == 2 * size / 2

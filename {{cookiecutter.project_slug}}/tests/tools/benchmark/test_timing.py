@@ -17,14 +17,8 @@ from {{cookiecutter.package_name}}.tools.benchmark.timing import (
 )
 
 
-def named(name: str, seconds: list[float] | None = None) -> Timing:
-    return Timing("", "forward", name, "ours", seconds=seconds or [])
-
-
-def test_median_and_quartiles() -> None:
-    one = named("dyt", [1.0, 2.0, 3.0, 4.0, 50.0])
-    assert (one.median, one.iqr) == (3.0, 2.0)
-    assert named("dyt", [7.0]).iqr == 0.0
+def named(name: str) -> Timing:
+    return Timing("", "forward", name, "ours")
 
 
 def test_cases_take_turns_within_the_budget() -> None:
@@ -43,7 +37,7 @@ def test_cases_take_turns_within_the_budget() -> None:
     assert len(set(rounds)) > 1, "the order changes"
     assert [len(one.seconds) for one in timings] == [8, 8, 8]
     assert sum(shares) == pytest.approx(3)
-    take_turns([Case(named("a"), print)], clock, 0.1, timings)
+    take_turns([Case(named("a"), print)], clock, 0.1, timings, shares.append)
     assert len(timings[-1].seconds) == timing.FEWEST
 
 
@@ -104,4 +98,4 @@ def test_bytes_saved_for_backward() -> None:
     assert saved_bytes(lambda: torch.tanh(torch.tanh(x)), []) == 2 * size
     layer = nn.LayerNorm(8)
     assert saved_bytes(lambda: layer(x), layer.parameters()) == size + 2 * 4 * 4, "x, means and deviations"
-    assert peak_bytes(lambda: None, torch.device("cpu")) is None
+    assert peak_bytes(lambda: None, torch.device("cpu"), 0) is None

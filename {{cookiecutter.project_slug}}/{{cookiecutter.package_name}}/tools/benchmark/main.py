@@ -10,7 +10,7 @@ import torch
 
 from ...cli import Options, progress, read_options
 from ...config import groups
-from ...config.errors import UsageError, did_you_mean, require
+from ...config.errors import did_you_mean, require
 from ...models.build import find_device
 from ...norms import names
 from ...runs import make_numbered
@@ -55,11 +55,10 @@ def benchmark(argv: Sequence[str]) -> Path:
         torch.set_num_threads(options["threads"])
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)  # events, and the launches of some libraries, are of the current one
-    made: Benchmark
     if config:
         from .models import ModelBenchmark  # lightning takes seconds to import
 
-        made = ModelBenchmark(options, config, device)
+        made: Benchmark = ModelBenchmark(options, config, device)
     else:
         made = NormBenchmark(options, device)
     machine = conditions(device)
@@ -67,10 +66,8 @@ def benchmark(argv: Sequence[str]) -> Path:
     finished = False
     try:
         with progress("numbers") as bar:
-            task = bar.add_task("", total=made.total)
-            made.advance = partial(bar.advance, task)
+            made.advance = partial(bar.advance, bar.add_task("", total=made.total))
             made.measure()
-            bar.update(task, completed=made.total)
         finished = True
     finally:
         report(made, folder, machine, finished)
@@ -104,13 +101,9 @@ def read(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
 
 def shapes(text: str) -> list[tuple[int, int]]:
     """Returns `8192x4096,2048x64` as (tokens, width) each."""
-    found = []
-    for one in text.split(",") if text else []:
-        match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", one)
-        if match is None:
-            raise UsageError(f"shapes={one}: expected TOKENSxWIDTH, as in shapes=8192x4096 or shapes=8192x4096,2048x64")
-        found.append((int(match[1]), int(match[2])))
-    return list(dict.fromkeys(found))
+    pairs = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", one) for one in text.split(",") if text]
+    require(all(pairs), f"shapes={text}: expected TOKENSxWIDTH, as in shapes=8192x4096 or shapes=8192x4096,2048x64")
+    return list(dict.fromkeys((int(one[1]), int(one[2])) for one in pairs if one))
 
 
 def pick(key: str, text: str, known: Sequence[str]) -> list[str]:

@@ -6,7 +6,6 @@ same work. Eager and compiled share one model, and so its memory.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -69,15 +68,14 @@ class Runner:
         with translate_errors("model"):
             self.module = build_module(cfg, device).to(device)
         vars(self.module)["log"] = lambda *_, **__: None  # Lightning's wants a trainer
+        self.model = self.module.model
         dtype = set_precision(self.module, cfg.trainer.precision)
-        self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
-        if dtype is not None:
-            self.autocast = partial(torch.autocast, device.type, dtype)
+        self.autocast = partial(torch.autocast, device.type, dtype, enabled=dtype is not None)
         self.optimizer = self.module.make_optimizer(fused=device.type in ("cpu", "cuda"))
         for group in self.optimizer.param_groups:
             group["lr"] = 0.0
         torch.manual_seed(cfg.seed)
-        kept = next(self.module.model.parameters()).dtype
+        kept = next(self.model.parameters()).dtype
         batch = get_family(cfg.task.name).example_batch(cfg, samples_of(cfg))
         self.batch = tuple(one.to(device, kept if one.is_floating_point() else None) for one in batch)
 
@@ -85,14 +83,14 @@ class Runner:
         """Returns a case for `timing.step` as `timing.how`."""
         trains = timing.step == "training"
         call = partial(self._run, self._train if trains else self._infer, timing.how)
-        return Case(timing, call, partial(self.module.model.train, trains), calls)
+        return Case(timing, call, partial(self.model.train, trains), calls)
 
     def saved(self, how: str) -> int:
-        self.module.model.train()
-        return saved_bytes(partial(self._run, self._loss, how), self.module.model.parameters())
+        self.model.train()
+        return saved_bytes(partial(self._run, self._loss, how), self.model.parameters())
 
     def compile(self) -> None:
-        parts = self.module.compiled_parts(self.module.model)
+        parts = self.module.compiled_parts(self.model)
         limits = torch._dynamo.config  # for a block's code, which all models share
         limits.recompile_limit += VARIANTS * len(parts)
         limits.accumulated_recompile_limit += VARIANTS * len(parts)
@@ -115,11 +113,11 @@ class Runner:
             self.optimizer.step()
             self.optimizer.zero_grad()
             if self.module.ema is not None:
-                update_average(self.module.ema, self.module.model, self.module.ema_decay)
+                update_average(self.module.ema, self.model, self.module.ema_decay)
 
     @torch.no_grad()
     def _infer(self) -> None:
-        self.module.model(*self.module.model_inputs(self.batch))
+        self.model(*self.module.model_inputs(self.batch))
 
 
 class ModelBenchmark(Benchmark):
@@ -150,7 +148,7 @@ class ModelBenchmark(Benchmark):
         with limits.patch({**kept, "fail_on_recompile_limit_hit": True}):
             for norm, cfg in self.configs.items():
                 runner = None  # frees the one before, where it is not kept
-                before = torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
+                before = torch.cuda.memory_allocated()  # 0 on a CPU
                 for how in self.hows:
                     try:
                         runner = runner or Runner(cfg, self.device)
@@ -175,8 +173,7 @@ class ModelBenchmark(Benchmark):
         for case in cases:
             case.once()
             case.once()
-        saved = runner.saved(how)
-        peak = peak_bytes(cases[0].once, self.device, before)
+        saved, peak = runner.saved(how), peak_bytes(cases[0].once, self.device, before)
         for case in cases:
             case.timing.saved, case.timing.peak = saved, peak
         return cases

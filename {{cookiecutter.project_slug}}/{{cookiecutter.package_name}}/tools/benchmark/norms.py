@@ -80,7 +80,7 @@ def build(
 
 
 class Buffers:
-    """Inputs and output gradients, so many that the cache holds none of them when its turn comes.
+    """Inputs x and output gradients dy, so many that the cache holds none of them when its turn comes.
 
     Args:
         shape: tokens, width.
@@ -101,22 +101,22 @@ class Buffers:
     def case(self, timing: Timing, call: Callable[[Tensor], Tensor], parameters: Sequence[Tensor]) -> Case:
         """Returns a case for `timing.step`. Backward gives the gradients of x and of every parameter."""
 
-        def backward(x: Tensor, y: Tensor, dy: Tensor) -> object:
+        def backward(inputs: tuple[Tensor, Tensor, Tensor]) -> object:
+            x, dy, y = inputs
             return torch.autograd.grad(y, [x, *parameters], dy)
 
-        def after_forward() -> tuple[Tensor, Tensor, Tensor]:
-            x, dy = next(self.pairs)
-            return x, call(x), dy
-
-        def both(pair: tuple[Tensor, Tensor]) -> object:
-            x, dy = pair
-            y = call(x)
-            return y, backward(x, y, dy)
+        def forward(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+            return *pair, call(pair[0])
 
         if timing.step == "forward":
             return Case(timing, call, lambda: next(self.pairs)[0], self.calls)
         if timing.step == "backward":
-            return Case(timing, lambda inputs: backward(*inputs), after_forward, self.calls)
+            return Case(timing, backward, lambda: forward(next(self.pairs)), self.calls)
+
+        def both(pair: tuple[Tensor, Tensor]) -> object:
+            done = forward(pair)
+            return done, backward(done)
+
         return Case(timing, both, lambda: next(self.pairs), self.calls)
 
 
@@ -128,10 +128,9 @@ class NormBenchmark(Benchmark):
 
     def __init__(self, options: Mapping[str, Any], device: torch.device) -> None:
         gpu = device.type == "cuda"
-        dtype = options["dtype"] or ("bf16" if gpu else "fp32")
-        self.shapes = options["shapes"] or (ON_GPU if gpu else ON_CPU)
-        super().__init__({**options, "dtype": dtype, "shapes": self.shapes}, device)
-        self.title, self.dtype = dtype, DTYPES[dtype]
+        self.title = options["dtype"] or ("bf16" if gpu else "fp32")
+        self.dtype, self.shapes = DTYPES[self.title], options["shapes"] or (ON_GPU if gpu else ON_CPU)
+        super().__init__({**options, "dtype": self.title, "shapes": self.shapes}, device)
         self.notes = [
             "% copy: the rate at which a pass moves the bytes that it has to, of the rate at which x is copied",
             "saved: kept for backward, in sizes of x" + ("; peak: beyond x and dy" if gpu else ""),
@@ -167,21 +166,20 @@ class NormBenchmark(Benchmark):
         shape, steps = f"{tokens}x{width}", self.options["pass"]
         buffers = Buffers((tokens, width), self.dtype, self.device)
         cases = {step: [buffers.copy(Timing(shape, step, "", "copy"))] for step in steps}
-        for norm, ways in self.ways.items():
-            for how in ways:
-                try:
-                    call, parameters = build(norm, how, width, self.dtype, self.device)
-                    both = buffers.case(Timing(shape, "both", norm, how), call, parameters)
-                    both.once()  # compiles it
-                except Exception as error:  # of any kind: others wrote it
-                    if how == "ours":
-                        raise
-                    self.skipped[f"{norm} {how} at {shape}"] = first_line(error)
-                    continue
-                saved = saved_bytes(partial(call, buffers.x[0]), parameters)
-                peak = peak_bytes(both.once, self.device)
-                for step in steps:
-                    cases[step].append(buffers.case(Timing(shape, step, norm, how, saved, peak), call, parameters))
+        for norm, how in ((norm, how) for norm, ways in self.ways.items() for how in ways):
+            try:
+                call, parameters = build(norm, how, width, self.dtype, self.device)
+                both = buffers.case(Timing(shape, "both", norm, how), call, parameters)
+                both.once()  # compiles it
+            except Exception as error:  # of any kind: others wrote it
+                if how == "ours":
+                    raise
+                self.skipped[f"{norm} {how} at {shape}"] = first_line(error)
+                continue
+            saved = saved_bytes(partial(call, buffers.x[0]), parameters)
+            peak = peak_bytes(both.once, self.device, torch.cuda.memory_allocated())
+            for step in steps:
+                cases[step].append(buffers.case(Timing(shape, step, norm, how, saved, peak), call, parameters))
         for step in steps:
             take_turns(cases[step], clock, self.options["seconds"], self.timings, self.advance)
 

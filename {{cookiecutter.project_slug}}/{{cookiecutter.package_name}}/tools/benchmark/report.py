@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import matplotlib
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
@@ -17,6 +16,7 @@ from rich import filesize
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from scipy.stats import iqr
 
 from ...config.errors import require
 from ...runs import git_state, versions
@@ -28,6 +28,7 @@ KEYS = ("group", "step", "norm", "how")  # that say what a row measures
 REFERENCE = "ln"  # the norm that others are compared with, where it takes part; else the first
 PACKAGES = ("triton", "liger-kernel")  # packages whose version matters
 WIDTH = 140  # characters of a line, where no terminal has its own
+PLAIN: Any = {"box": None, "padding": (0, 1), "pad_edge": False, "title_justify": "left", "title_style": "bold"}
 seconds_text = EngFormatter("s", places=2)
 
 
@@ -64,15 +65,16 @@ def common_rows(timings: Sequence[Timing], how: str | None = None) -> list[Row]:
     timings = [one for one in timings if one.seconds]
     names = [one.norm for one in timings if one.norm]
     reference = REFERENCE if REFERENCE in names else next(iter(names), "")
-    medians = {(one.group, one.step, one.norm, one.how): one.median for one in timings}
+    medians = {(one.group, one.step, one.norm, one.how): median(one.seconds) for one in timings}
     rows = []
     for one in timings:
+        seconds = median(one.seconds)
         base = medians.get((one.group, one.step, reference, how or one.how)) if one.norm else None
         row: Row = {key: getattr(one, key) for key in KEYS}
-        row |= {"seconds": one.median, "iqr": one.iqr, "rounds": len(one.seconds)}
-        row["launch_seconds"] = median(one.launching) if one.launching else None
+        row |= {"seconds": seconds, "iqr": float(iqr(one.seconds)), "rounds": len(one.seconds)}
+        row |= {"launch_seconds": median(one.launching) if one.launching else None}
         row |= {"saved_bytes": one.saved, "peak_bytes": one.peak}
-        row |= {"ratio": one.median / base if base else None, "ratio_to": reference if base else None}
+        row |= {"ratio": seconds / base if base else None, "ratio_to": reference if base else None}
         rows.append(row)
     return rows
 
@@ -96,18 +98,13 @@ def report(benchmark: Benchmark, folder: Path, machine: Mapping[str, Any], finis
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)
     for table in tables(rows, benchmark.title, benchmark.rate):
-        console.print(table)
-        console.print()
+        console.print(table, "")
     for note in notes:
         console.print(Text(note), soft_wrap=True)
     console.save_text(str(folder / "table.txt"))
-    content = {"benchmark": benchmark.name, "finished": finished, **machine}
-    content |= {
-        "settings": {**benchmark.options, "device": str(benchmark.device)},
-        "rows": rows,
-        "skipped": benchmark.skipped,
-    }
-    write_json(folder / "results.json", content)
+    settings = {**benchmark.options, "device": str(benchmark.device)}
+    content = {"benchmark": benchmark.name, "finished": finished, **machine, "settings": settings}
+    write_json(folder / "results.json", {**content, "rows": rows, "skipped": benchmark.skipped})
     plot(rows, benchmark.rate, f"{benchmark.title} on {machine['device']}", folder / "plot.png")
     console.print(Text(f"written to {folder}"), soft_wrap=True)
 
@@ -130,27 +127,26 @@ def conditions(device: torch.device) -> dict[str, Any]:
 
 def tables(rows: Sequence[Row], title: str, rate: str) -> list[Table]:
     """Returns a table for each group of rows, in which the steps stand side by side."""
-    made = []
     steps = list(dict.fromkeys(row["step"] for row in rows))
     memory = [key for key in ("saved_bytes", "peak_bytes") if any(row[key] is not None for row in rows)]
     reference = next((row["ratio_to"] for row in rows if row["ratio_to"]), "")
     rate_name = "% copy" if rate == "percent_of_copy" else rate.replace("_per_second", "/s")
-    names = ["norm", "as", *(name for step in steps for name in (step, rate_name, f"x {reference}"))]
+    names = [name for step in steps for name in (step, rate_name, f"x {reference}")]
     names += [key.removesuffix("_bytes") for key in memory]
-    for group in dict.fromkeys(row["group"] for row in rows):
-        head = f"{group} {title}".strip()
-        table = Table(title=head, title_justify="left", title_style="bold", box=None, padding=(0, 1), pad_edge=False)
-        for name in names:
-            table.add_column(name, justify="left" if name in ("norm", "as") else "right", no_wrap=True)
-        here = [row for row in rows if row["group"] == group]
-        for norm, how in dict.fromkeys((row["norm"], row["how"]) for row in here):
-            found = {row["step"]: row for row in here if (row["norm"], row["how"]) == (norm, how)}
-            cells = [cell for step in steps for cell in _cells(found.get(step), rate)]
-            some = next(iter(found.values()))
-            cells += [_memory(some[key], some.get("x_bytes")) for key in memory]
-            table.add_row(norm, how, *cells, style="bold" if how == "ours" else "")
-        made.append(table)
-    return made
+    made: dict[str, Table] = {}
+    lines: dict[tuple[str, ...], dict[str, Row]] = {}
+    for row in rows:
+        lines.setdefault((row["group"], row["norm"], row["how"]), {})[row["step"]] = row
+    for (group, norm, how), found in lines.items():
+        if group not in made:
+            made[group] = Table("norm", "as", title=f"{group} {title}".strip(), **PLAIN)
+            for name in names:
+                made[group].add_column(name, justify="right", no_wrap=True)
+        cells = [cell for step in steps for cell in _cells(found.get(step), rate)]
+        some = next(iter(found.values()))
+        cells += [_memory(some[key], some.get("x_bytes")) for key in memory]
+        made[group].add_row(norm, how, *cells, style="bold" if how == "ours" else "")
+    return list(made.values())
 
 
 def _cells(row: Row | None, rate: str) -> list[str]:
@@ -172,7 +168,7 @@ def _memory(size: int | None, x_bytes: int | None) -> str:
 
 
 def plot(rows: Sequence[Row], rate: str, title: str, path: Path) -> None:
-    """Draws a panel for each group and step, in it a line for each norm, and a dot for each way to compute it."""
+    """Draws a panel for each group and step, in it a row for each norm, and a dot for each way to compute it."""
     rows = [row for row in rows if row["norm"] and row[rate] is not None]
     if not rows:  # stopped before there was a copy to compare with
         return
@@ -181,18 +177,14 @@ def plot(rows: Sequence[Row], rate: str, title: str, path: Path) -> None:
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     panels = figure.subplots(len(groups), len(steps), sharex="col", sharey=True, squeeze=False)
     for (group, step), panel in zip(itertools.product(groups, steps), panels.flat, strict=True):
-        for how, colour in zip(hows, matplotlib.color_sequences["tab10"], strict=False):
+        for how in hows:
             dots = [row for row in rows if (row["group"], row["step"], row["how"]) == (group, step, how)]
-            y = [norms.index(row["norm"]) for row in dots]
-            panel.scatter([row[rate] for row in dots], y, s=60 if how == "ours" else 30, color=colour, label=how)
+            panel.scatter([row[rate] for row in dots], [norms.index(row["norm"]) for row in dots], s=30, label=how)
         panel.set_title(f"{group} {step}".strip(), loc="left", fontsize=10)
         panel.set_yticks(range(len(norms)), norms)
         panel.set_ylim(len(norms) - 0.5, -0.5)
-        panel.set_xlim(0, 1.1 * max(row[rate] for row in rows if row["step"] == step))
-        panel.grid(axis="y", alpha=0.4)
-        if rate == "percent_of_copy":
-            panel.axvline(100, color="grey", linewidth=1, linestyle=":")
+        panel.set_xlim(left=0)
+        panel.grid(alpha=0.4)
     figure.suptitle(f"{title}: {rate.replace('_', ' ')}")
-    handles, names = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(hows))
     replace(path, lambda file: figure.savefig(file, format="png"))

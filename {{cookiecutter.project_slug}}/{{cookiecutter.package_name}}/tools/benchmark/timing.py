@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
@@ -22,36 +21,16 @@ CPU_CACHE = 32 * 2**20  # bytes, where the system does not say
 
 @dataclass
 class Timing:
-    """The measurements of one way to compute a norm or a model.
+    """The measurements of one way to compute a norm or a model."""
 
-    Args:
-        group: the table it belongs to: a shape, or nothing.
-        step: such as "forward".
-        norm: its name; empty for a copy.
-        how: such as "compiled".
-        saved: bytes kept for backward, without the parameters.
-        peak: bytes held at most; None where PyTorch does not count them.
-        seconds: of a call, by round.
-        launching: seconds until the host had issued a call, by round, where the device's time is measured.
-    """
-
-    group: str
-    step: str
-    norm: str
-    how: str
-    saved: int | None = None
-    peak: int | None = None
-    seconds: list[float] = field(default_factory=list)
-    launching: list[float] = field(default_factory=list)
-
-    @property
-    def median(self) -> float:
-        return float(np.median(self.seconds))
-
-    @property
-    def iqr(self) -> float:
-        """The distance between the quartiles."""
-        return float(np.subtract(*np.percentile(self.seconds, [75, 25])))
+    group: str  # the table it belongs to: a shape, or nothing
+    step: str  # such as "forward"
+    norm: str  # empty for a copy
+    how: str  # such as "compiled"
+    saved: int | None = None  # bytes kept for backward, without the parameters
+    peak: int | None = None  # bytes held at most; None where PyTorch does not count them
+    seconds: list[float] = field(default_factory=list)  # of a call, by round
+    launching: list[float] = field(default_factory=list)  # until the host had issued a call, where a GPU is timed
 
 
 @dataclass(frozen=True)
@@ -111,11 +90,7 @@ class CudaClock:
 
 
 def take_turns(
-    cases: Sequence[Case],
-    clock: Clock,
-    seconds: float,
-    timings: list[Timing],
-    advance: Callable[[float], object] = lambda share: None,
+    cases: Sequence[Case], clock: Clock, seconds: float, timings: list[Timing], advance: Callable[[float], object]
 ) -> None:
     """Measures all cases in rounds, in an order that changes, because a case finds the cache as the last one left it.
 
@@ -134,10 +109,9 @@ def take_turns(
         case.timing.seconds.clear()
         del case.timing.launching[:-1]
         timings.append(case.timing)
-    order, generator = list(cases), random.Random(0)
+    generator = random.Random(0)
     for _ in range(rounds):
-        generator.shuffle(order)
-        for case in order:
+        for case in generator.sample(cases, len(cases)):
             clock(case)
             advance(1 / rounds)
 
@@ -146,8 +120,8 @@ def cache_bytes(device: torch.device) -> int:
     """Returns the size of the last-level cache."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).L2_cache_size)
-    names = getattr(os, "sysconf_names", {})  # not on Windows
-    return max(0, os.sysconf("SC_LEVEL3_CACHE_SIZE") if "SC_LEVEL3_CACHE_SIZE" in names else 0) or CPU_CACHE
+    known = "SC_LEVEL3_CACHE_SIZE" in getattr(os, "sysconf_names", {})  # on Linux
+    return (os.sysconf("SC_LEVEL3_CACHE_SIZE") if known else 0) or CPU_CACHE
 
 
 def saved_bytes(forward: Callable[[], object], parameters: Iterable[Tensor]) -> int:
@@ -157,22 +131,15 @@ def saved_bytes(forward: Callable[[], object], parameters: Iterable[Tensor]) -> 
     """
     own = {one.untyped_storage().data_ptr() for one in parameters}
     kept: dict[int, Tensor] = {}  # alive until all is counted, or an address would be used twice
-
-    def note(tensor: Tensor) -> Tensor:
-        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor.detach())
-        return tensor
-
-    with saved_tensors_hooks(note, lambda tensor: tensor):
-        result = forward()
-    del result
+    with saved_tensors_hooks(lambda x: kept.setdefault(x.untyped_storage().data_ptr(), x.detach()), lambda x: x):
+        forward()
     return sum(one.untyped_storage().nbytes() for address, one in kept.items() if address not in own)
 
 
-def peak_bytes(step: Callable[[], object], device: torch.device, before: int | None = None) -> int | None:
-    """Returns the bytes held at most during `step`, beyond `before` or those held now; None without CUDA."""
+def peak_bytes(step: Callable[[], object], device: torch.device, before: int) -> int | None:
+    """Returns the bytes held at most during `step`, beyond `before`; None without CUDA."""
     if device.type != "cuda":
         return None
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device) if before is None else before
+    torch.cuda.reset_peak_memory_stats()
     step()
-    return torch.cuda.max_memory_allocated(device) - before
+    return torch.cuda.max_memory_allocated() - before

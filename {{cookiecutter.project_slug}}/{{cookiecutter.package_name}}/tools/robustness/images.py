@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from ... import utils
-from ...utils import GAP, levels, mix, tiled
+from ...utils import levels, mix
 
 if TYPE_CHECKING:  # Lightning's import takes seconds, for which a mistyped name should not wait
     from ...data.images import Images, ImageSet
@@ -129,7 +129,7 @@ def pixelated(pixels: Tensor, side: int) -> Tensor:
 def _boxes(number: int, side: int) -> Tensor:
     """Returns the matrix (number, number) from pixels to the means over `side` boxes, and back to as many pixels."""
     parts = torch.eye(number).repeat_interleave(side, 1)  # every pixel in as many parts as there are boxes
-    shares = parts.unflatten(1, (side, number)).sum(-1) / number  # (number, side): of each pixel in a box's mean
+    shares = parts.unflatten(1, (side, number)).mean(-1)  # (number, side): of each pixel in a box's mean
     return (shares * number / side) @ shares.T
 
 
@@ -139,21 +139,15 @@ def write_samples(data: "Images", section: Mapping[str, Any], split: str, stem: 
 
     from ...data.images import pixels
 
-    images, shown = data.dataset(split), []
-    for kind in KINDS:
+    images = data.dataset(split)
+    figure = Figure(figsize=(7, 1.1 * len(KINDS)), dpi=120, layout="constrained")
+    for row, kind in zip(figure.subplots(len(KINDS), 6), KINDS, strict=True):
         sets = [CorruptedSet(images, kind, strength, section["mean"], section["std"]) for strength in range(1, 6)]
-        shown += [one[0][0] for one in (images, *sets)]
-    picture = tiled(levels(pixels(section)(torch.stack(shown))), 6)
-    high, wide = picture.shape[-2:]
-    figure = Figure(figsize=(7, 1.1 + 5.2 * high / wide), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    axes.imshow(picture.movedim(0, -1).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    step = (wide + GAP) / 6
-    axes.set_xticks([step * (n + 0.5) for n in range(6)], ["unchanged", *map(str, range(1, 6))])
-    axes.set_yticks([step * (n + 0.5) for n in range(len(KINDS))], [kind.replace("_", " ") for kind in KINDS])
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+        for strength, (axes, one) in enumerate(zip(row, (images, *sets), strict=True)):
+            image = levels(pixels(section)(one[0][0])).movedim(0, -1).squeeze(-1)
+            axes.imshow(image.numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(f"{kind.replace('_', ' ')} {strength}" if strength else "unchanged", fontsize=7)
     path = stem.with_suffix(".png")
-    utils.replace(path, lambda file: figure.savefig(file, format="png", bbox_inches="tight"))
+    utils.replace(path, lambda file: figure.savefig(file, format="png"))
     return path
