@@ -145,14 +145,14 @@ def models(rounds: int = 40) -> dict[str, dict[str, float]]:
                 for way, call in calls.items() if norm in ("dyt", "derf") else [("torch", None)]:
                     cfg = config.compose([*argv, f"norm={norm}", "trainer=cpu"])
                     runner = benchmark.Runner(cfg, torch.device("cpu"))
-                    for module in runner.task.modules():
+                    for module in runner.module.modules():
                         if call is not None and isinstance(module, norms.PointwiseNorm):
                             module.__class__ = subclass(type(module), call)
                     if how == "compiled":
                         torch._dynamo.config.recompile_limit += 100
                         torch._dynamo.config.accumulated_recompile_limit += 100
                         runner.compile()
-                    case = runner.case("training", how)
+                    case = runner.case(benchmark.Timing("", "training", norm, how))
                     cases[f"{norm}, {way}"] = lambda case=case: case.call(case.prepare())
             found[f"{model} {how}"] = turns(cases, rounds)
     return found

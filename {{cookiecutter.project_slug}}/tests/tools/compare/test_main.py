@@ -114,19 +114,6 @@ def test_ctrl_c_saves_and_the_same_command_resumes(
     assert "3 of 3 runs finished." in report(out)
 
 
-def test_an_error_of_its_own_stops_the_runs(
-    go: Compare, fake: FakeLauncher, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(log: Path) -> str:
-        raise OSError("no space")
-
-    fake.waits = {"ln"}
-    monkeypatch.setattr(jobs, "last_line", fail)
-    with pytest.raises(OSError, match="no space"):
-        go("norm=ln")
-    assert (runs(out)["ln-seed0"] / "checkpoints" / "last.ckpt").exists()
-
-
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(go: Compare, out: Path) -> None:
     go("norm=dyt,ln")
     left = runs(out)["ln-seed0"]

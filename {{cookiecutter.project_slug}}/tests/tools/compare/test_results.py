@@ -67,14 +67,6 @@ def test_a_sentence_says_what_the_numbers_support(difference: Difference | None,
     assert ("better" in line or "worse" in line) == (difference is not None and difference.excludes_zero)
 
 
-def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
-    """Compares two equal recipes 2000 times, each time with three seeds."""
-    rng = np.random.default_rng(0)
-    found = [paired_difference(*(dict(enumerate(rng.normal(0.9, 0.01, 3))) for _ in range(2))) for _ in range(2000)]
-    share = np.mean([not one.excludes_zero for one in found if one])
-    assert share == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / 2000))
-
-
 def test_no_minus_zero() -> None:
     assert (number(-0.0001, 2), number(-0.0001, 2, "+"), number(-0.01, 2)) == ("0.00", "+0.00", "-0.01")
 
@@ -94,10 +86,9 @@ def test_reading_a_run(tmp_path: Path) -> None:
         read_result(tmp_path, 1, "test/f1")
     write('{"val/acc": 0.1, "diverged": true}')  # it was never tested
     assert read_result(tmp_path, 1, "test/acc").value is None
-    for file, damaged in (("metrics.csv", "step,tag,value\n3,val/lo"), ("summary.json", "{")):
-        (tmp_path / file).write_text(damaged)
-        with pytest.raises(ValueError, match="cannot be read"):
-            read_result(tmp_path, 1, "test/acc")
+    write("{")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_result(tmp_path, 1, "test/acc")
 
 
 def test_bands_and_thinned_curves() -> None:

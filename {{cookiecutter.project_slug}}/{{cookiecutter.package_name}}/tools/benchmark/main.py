@@ -66,8 +66,10 @@ def benchmark(argv: Sequence[str]) -> Path:
     finished = False
     try:
         with progress("numbers") as bar:
-            made.advance = partial(bar.advance, bar.add_task("", total=made.total))
+            task = bar.add_task("", total=made.total)
+            made.advance = partial(bar.advance, task)
             made.measure()
+            bar.update(task, completed=made.total)
         finished = True
     finally:
         report(made, folder, machine, finished)

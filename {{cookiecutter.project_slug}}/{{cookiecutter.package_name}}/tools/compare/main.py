@@ -48,9 +48,8 @@ def compare(argv: Sequence[str]) -> Outcome:
     metric, higher_is_better = choose_metric(grid, options["metric"])
     baseline = choose_baseline(grid, options["baseline"])
     out, shift = Path(options["out"]), options["shift"]
-    require(not out.exists() or out.is_dir(), f"out={out}: expected a folder, this is a file")
-    free = not out.is_dir() or (out / RECORD).is_file() or {path.name for path in out.iterdir()} <= {LOCK}
-    require(free, f"out={out}: it holds other files than a comparison's; name a new or an empty folder")
+    files = {path.name for path in out.iterdir()} if out.is_dir() else {str(out)} if out.exists() else set()
+    require(RECORD in files or files <= {LOCK}, f"out={out}: holds other files; name a new or an empty folder")
     for one in grid.combinations if shift else []:
         shift_of(one.cfg, shift)  # checks it
     launcher = _launcher(options, dict(argument[len("slurm.") :].split("=", 1) for argument in slurm), grid, out)
@@ -69,9 +68,8 @@ def compare(argv: Sequence[str]) -> Outcome:
         (out / "logs").mkdir(exist_ok=True)
         outcome = run_all([_training(one, run, out) for one, run in left], launcher)
         if shift and not outcome.interrupted:
-            measured = run_all(
-                [job for run in runs if _finished(run) and (job := _evaluation(run, shift, out))], launcher
-            )
+            trained = [run for run in runs if _finished(run)]
+            measured = run_all([job for run in trained if (job := _evaluation(run, shift, out))], launcher)
             outcome = Outcome(outcome.failed | measured.failed, measured.interrupted)
         results: dict[Cell, list[Result]] = {}
         for one, run in zip(grid.combinations, runs, strict=True):

@@ -67,23 +67,23 @@ class CorruptedSet(Dataset[tuple[Tensor, int]]):
 
 def corrupted(pixels: Tensor, kind: str, strength: int, random: Generator) -> Tensor:
     """Returns an image (C, H, W) in 0..1 corrupted by `kind` at `strength`, 1 to 5, again in 0..1."""
-    amount = STRENGTHS[kind][strength - 1]
-    if kind == "gaussian_noise":
-        pixels = pixels + amount * torch.randn(pixels.shape, generator=random)
-    elif kind == "shot_noise":
-        pixels = torch.poisson(pixels * amount, generator=random) / amount
-    elif kind == "impulse_noise":
-        place = torch.rand(pixels.shape, generator=random)
-        pixels = torch.where(place < amount / 2, 0.0, torch.where(place > 1 - amount / 2, 1.0, pixels))
-    elif kind == "gaussian_blur":
-        pixels = blurred(pixels, blur_of(amount, pixels.shape[-1]))
-    elif kind == "contrast":
-        mean = pixels.mean((-2, -1), keepdim=True)
-        pixels = mean + amount * (pixels - mean)
-    elif kind == "brightness":
-        pixels = brightened(pixels, amount)
-    else:
-        pixels = pixelated(pixels, int(pixels.shape[-1] * share_of(amount, pixels.shape[-1])))
+    amount, side = STRENGTHS[kind][strength - 1], pixels.shape[-1]
+    match kind:
+        case "gaussian_noise":
+            pixels = pixels + amount * torch.randn(pixels.shape, generator=random)
+        case "shot_noise":
+            pixels = torch.poisson(pixels * amount, generator=random) / amount
+        case "impulse_noise":
+            draw = torch.rand(pixels.shape, generator=random)
+            pixels = pixels.masked_fill(draw < amount / 2, 0.0).masked_fill(draw > 1 - amount / 2, 1.0)
+        case "gaussian_blur":
+            pixels = blurred(pixels, blur_of(amount, side))
+        case "contrast":
+            pixels = pixels.mean((-2, -1), keepdim=True).lerp(pixels, amount)
+        case "brightness":
+            pixels = brightened(pixels, amount)
+        case "pixelate":
+            pixels = pixelated(pixels, int(side * share_of(amount, side)))
     return pixels.clamp(0, 1)
 
 
@@ -141,7 +141,7 @@ def write_samples(data: "Images", section: Mapping[str, Any], split: str, stem: 
 
     images = data.dataset(split)
     figure = Figure(figsize=(7, 1.1 * len(KINDS)), dpi=120, layout="constrained")
-    for row, kind in zip(figure.subplots(len(KINDS), 6), KINDS, strict=True):
+    for row, kind in zip(figure.subplots(len(KINDS), 6, squeeze=False), KINDS, strict=True):
         sets = [CorruptedSet(images, kind, strength, section["mean"], section["std"]) for strength in range(1, 6)]
         for strength, (axes, one) in enumerate(zip(row, (images, *sets), strict=True)):
             image = levels(pixels(section)(one[0][0])).movedim(0, -1).squeeze(-1)

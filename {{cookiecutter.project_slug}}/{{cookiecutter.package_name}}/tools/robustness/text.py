@@ -5,7 +5,7 @@ share of the input tokens that are replaced by others. The targets stay, so that
 """
 
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -42,7 +42,8 @@ def origin(data: "Tokens", section: Mapping[str, Any], kind: str) -> "Tokens":
     """
     if kind == "own":
         return data
-    codec, texts = codec_of(section), _shorten(prose() if kind == "prose" else tables())
+    codec = codec_of(section)
+    texts = "\0".join(prose() if kind == "prose" else tables())[:LENGTH].split("\0")
     ids = np.array([token for text in texts for token in (*codec.encode(text), codec.eot)])
     split = Split(Stream([ids]), sum(len(text.encode()) for text in texts))
     other = data.damaged(None)
@@ -80,10 +81,9 @@ class ReplacedSet(Dataset[tuple[Tensor, Tensor]]):
 def prose() -> list[str]:
     """Returns the texts of Python's `help()` about the language, in English."""
     try:
-        topics = import_module("pydoc_data.topics").topics
+        return [text for _, text in sorted(import_module("pydoc_data.topics").topics.items())]
     except ImportError as error:
         raise UsageError("shift=text: this Python came without pydoc_data, the English text") from error
-    return [text for _, text in sorted(topics.items())]
 
 
 def tables() -> list[str]:
@@ -92,16 +92,6 @@ def tables() -> list[str]:
     found = sorted(root.glob("cp*.py"))
     require(bool(found), f"shift=text: {root} holds no sources, which are the tables; take a Python that has them")
     return [path.read_bytes().replace(b"\r\n", b"\n").decode() for path in found]
-
-
-def _shorten(texts: Sequence[str]) -> list[str]:
-    """Returns the first texts, of `LENGTH` characters together."""
-    left, kept = LENGTH, []
-    for text in texts:
-        if left > 0:
-            kept.append(text[:left])
-            left -= len(text)
-    return kept
 
 
 def write_samples(data: "Tokens", section: Mapping[str, Any], split: str, stem: Path) -> Path:
