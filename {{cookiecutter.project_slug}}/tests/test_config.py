@@ -27,6 +27,8 @@ OPTIONS = [(group, option) for group, options in config.groups().items() for opt
         ("optim.betas=[0.8,0.9]", [0.8, 0.9]),
         ("compile=true", True),
         ("name=007", "007"),
+        ("seed=010", 10),
+        ("optim.betas=[0.8,00.9]", [0.8, 0.9]),
         ("name=null", None),
         ("runs=a: b", "a: b"),
         ("trainer.devices=2", "2"),
@@ -43,6 +45,11 @@ def test_values_keep_their_type(argument: str, value: object) -> None:
 def test_a_mapping_changes_the_keys_it_names() -> None:
     cfg = compose(["optim={lr: 1.0, clip_norm: 2.0}"])
     assert (cfg.optim.lr, cfg.optim.clip_norm, cfg.optim.weight_decay) == (1.0, 2.0, compose([]).optim.weight_decay)
+
+
+def test_a_time_of_day_is_no_number() -> None:
+    with pytest.raises(UsageError, match="whole number"):
+        compose(["seed=1:30"])
 
 
 def test_references_follow_overrides() -> None:
@@ -243,6 +250,7 @@ RELATIONS = [  # what is wrong with the values of other keys alone
     ("data.val_fraction", "data.val_fraction=0.5 data.test_fraction=0.5"),
     ("data.mixup.mixup_alpha", "task=dit data.mixup.mixup_alpha=0.5"),
     ("model.init", "task=vit model.init=dit"),
+    ("model.patch_size", "task=vit data=folder"),
     ("model.embed_dim", "task=dit model.embed_dim=90 model.num_heads=9"),
     ("model.num_heads", "task=llm model.num_heads=128"),
     ("model.num_heads", "task=dit model.num_heads=48 model.rope=true"),

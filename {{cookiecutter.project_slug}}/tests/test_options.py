@@ -84,3 +84,14 @@ def test_stopped_by_the_reader(tmp_path: Path, error: type[BaseException], statu
     code = f"from {package}.cli import run\ndef main(argv): print('half'); raise {error.__name__}\nrun(main)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (status, "")
+
+
+@pytest.mark.parametrize(
+    ("output", "status"), [("| head -1", 141), ("> /dev/full", 2), (">&-", 0)], ids=["closed pipe", "full", "closed"]
+)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device here")
+def test_output_that_cannot_be_written(output: str, status: int) -> None:
+    command = f"set -o pipefail; {sys.executable} train.py --help {output}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == status
+    assert done.stderr.count("\n") == (status == 2)

@@ -1,5 +1,7 @@
 """Helpers of the scripts: one-line errors and exit statuses, options, --help, printed config and summary."""
 
+import errno
+import io
 import logging
 import os
 import re
@@ -22,6 +24,8 @@ from .config.errors import UsageError, did_you_mean, own_words, require
 
 Options = Mapping[str, tuple[Any, str]]  # by key: the default, whose type is the key's type, and a comment
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # the disk's or the folder's state
+
 NOISE = (
     r".*does not have many workers.*",  # configs/data/ says how many, and small samples want none
     r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
@@ -36,19 +40,28 @@ NOISE = (
 def run(main: Callable[[list[str]], object]) -> None:
     """Calls `main` with the command line; a UsageError becomes one line on stderr and exit status 2.
 
-    Ctrl-C ends it silently with status 130, and a closed pipe, as behind `| head`, with 141.
+    A full disk, or a folder that cannot be written, does so too. Ctrl-C ends it silently with status 130, and a closed
+    pipe, as behind `| head`, with 141.
     """
+    sys.stdout = sys.stdout or io.StringIO()  # it is None if it is closed
     try:
         main(sys.argv[1:])
         sys.stdout.flush()
     except UsageError as error:
         print(f"error: {own_words(error)}", file=sys.stderr)
         sys.exit(2)
+    except SystemExit as ended:  # rich's answer to a closed pipe
+        sys.exit(141 if isinstance(ended.__context__, BrokenPipeError) else ended.code)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        print(f"error: {error.filename or 'output'}: {error.strerror}; files that were written stay", file=sys.stderr)
+        sys.exit(2)
 
 
 def quiet() -> None:

@@ -163,6 +163,16 @@ def this_device(trainer: DictConfig) -> torch.device:
     return torch.device(gpu.type, wanted[place] if isinstance(wanted, list) else place)
 
 
+def memory_bytes(device: torch.device) -> int | None:
+    """Returns the size of a device's memory; None where nothing tells it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return None
+
+
 def _launched() -> bool:
     """Returns whether torchrun, SLURM or another launcher started this process."""
     by_slurm = "SLURM_JOB_ID" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1"
@@ -180,6 +190,8 @@ def _per_node(accelerator: str, devices: str) -> int:
     count, highest = (len(wanted), max(wanted) + 1) if isinstance(wanted, list) else (int(wanted), int(wanted))
     if count < 1:
         raise UsageError(f"trainer.devices={devices}: expected at least one device")
+    if on_cpu and count > 4 * (os.cpu_count() or 1):
+        raise UsageError(f"trainer.devices={devices}: {count} processes are too many for {os.cpu_count()} CPU(s)")
     if not on_cpu and highest > gpus:
         raise UsageError(f"trainer.devices={devices}: this machine has {gpus} GPU(s); ask for no more, or auto for all")
     return count

@@ -31,7 +31,16 @@ from .config.constraints import check_constraints
 from .config.errors import Diverged, UsageError, require, translate_errors
 from .data import get_kind
 from .data.base import DataModule
-from .distributed import EqualForwards, check_shardable, device_list, process_count, sharded_strategy, split_batch
+from .distributed import (
+    EqualForwards,
+    check_shardable,
+    device_list,
+    memory_bytes,
+    process_count,
+    sharded_strategy,
+    split_batch,
+    this_device,
+)
 from .loggers import build_loggers, read_metrics
 from .models import get_family
 from .models.base import BaseModule
@@ -61,6 +70,7 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
     with translate_errors("schedule"):
         lr_factor(steps.total, **plain(cfg.schedule))
     with translate_errors("model"):
+        check_memory(cfg)
         module = build_module(cfg, training_device(cfg))
     with translate_errors(f"monitor.curves={cfg.monitor.curves}"):
         select_layers(cfg.monitor.curves, named_norms(module.model))
@@ -257,6 +267,18 @@ def build_module(cfg: DictConfig, device: torch.device | str | None = None) -> B
         compile=cfg.compile,
         seed=cfg.seed,
     )
+
+
+def check_memory(cfg: DictConfig) -> None:
+    """Raises ValueError if weights, gradients, moments and moving average alone are more than a device can hold."""
+    size = sum(parameter.numel() for parameter in build_model(cfg, "meta").parameters())
+    copies, shares = 4 + bool(cfg.ema.decay), process_count(cfg.trainer) if cfg.trainer.strategy == "fsdp" else 1
+    needed, there = 4 * copies * size / shares, memory_bytes(this_device(cfg.trainer))
+    if there and needed > there:
+        raise ValueError(
+            f"training its {size:,} parameters takes {needed / 2**30:,.0f} GiB, and there are {there / 2**30:,.0f}; "
+            "choose a smaller model, or more devices with trainer=fsdp"
+        )
 
 
 def training_device(cfg: DictConfig) -> str | None:

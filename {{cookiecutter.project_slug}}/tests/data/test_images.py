@@ -376,9 +376,8 @@ def test_leftovers_of_other_programs_are_no_images(tmp_path):
     for source in (root, tmp_path / "r.tar"):
         train = load("folder", str(source))["train"]
         assert (train.class_names, len(train.targets)) == (["cat", "dog"], 20)
-        assert [
-            train.image(index, "RGB").getchannel("R").getpixel((0, 0)) for index in range(20)
-        ] == train.targets.tolist()
+        reds = [train.image(index, "RGB").getchannel("R").getpixel((0, 0)) for index in range(20)]
+        assert reds == train.targets.tolist()
 
 
 @pytest.mark.parametrize("names", ["Train Test", "training validation test", "seg_train seg_test", "train valid"])

@@ -23,10 +23,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         def write(temporary: Path) -> None:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                with temporary.open("wb") as file:
+                    torch.save(checkpoint, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except RuntimeError as error:  # by which torch hides that of a full disk
+                if isinstance(cause := error.__context__, OSError):
+                    raise OSError(cause.errno, cause.strerror, str(path)) from error
+                raise
 
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         replace(Path(path), write)

@@ -330,7 +330,13 @@ def fit_keys(chosen: Sequence[Mapping[str, str]]) -> tuple[list[dict[str, str]],
 
 
 def parse_yaml(text: str) -> Any:
-    """Returns the value that `text` is in YAML, or `text` itself."""
+    """Returns the value that `text` is in YAML, or `text` itself.
+
+    Numbers are decimal, as they look: YAML takes 010 for 8, and 1:30 for 90.
+    """
+    if re.fullmatch(r"\d+(:\d+)+", text):
+        return text
+    text = re.sub(r"(?<![\w.+-])([-+]?)0+(?=\d)", r"\1", text)
     try:
         return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)["value"]  # type: ignore[index, call-overload]
     except YAMLError:

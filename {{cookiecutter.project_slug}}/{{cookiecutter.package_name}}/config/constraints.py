@@ -124,6 +124,19 @@ def relation(words: str, key: str, holds: Callable[[Any, Any], bool]) -> Check:
     return check
 
 
+def patches_at_most(most: int) -> Check:
+    """A check of the size of a patch, with which an image of model.img_size has so many patches."""
+
+    def check(value: Any, values: Mapping[str, Any]) -> str:
+        size = values.get("model.img_size")
+        if not is_number(value) or not is_number(size) or (count := (size // value) ** 2) <= most:
+            return ""
+        model = {"vit": "vit_small", "dit": "dit_s"}.get(values.get("task.name", ""), "<another>")
+        return f"expected at most {most} patches of an image of {size} pixels, not {count}; try model={model}"
+
+    return check
+
+
 def for_channels(value: Any, values: Mapping[str, Any]) -> str:
     """Numbers for the channels of an image: one, or one each."""
     channels = values.get("data.in_chans")
@@ -171,14 +184,14 @@ CONSTRAINTS: dict[str, Check] = {
     "norm.eps": above(0),
     "norm.momentum": fraction(),
     "norm.kernel": one_of("auto", "triton", "plain"),
-    "data.total_batch_size": COUNT,
-    "data.batch_size": at_least(0),
+    "data.total_batch_size": between(1, 2**24),
+    "data.batch_size": between(0, 2**24),
     "data.workers": between(0, 1024),
     "data.val_fraction": all_of(share(), relation("less than 1 with", "data.test_fraction", lambda a, b: a + b < 1)),
     "data.test_fraction": share(),
     "data.split_seed": SEED,
     "data.num_classes": at_least(0),
-    "data.img_size": all_of(at_least(0), when("data.module", "images", COUNT)),
+    "data.img_size": all_of(between(0, 2**14), when("data.module", "images", COUNT)),
     "data.in_chans": when("data.module", "images", one_of(1, 3, 4)),
     "data.mean": for_channels,
     "data.std": all_of(for_channels, above(0)),
@@ -197,8 +210,8 @@ CONSTRAINTS: dict[str, Check] = {
     "data.vocab_size": all_of(at_least(0), relation("at most", "model.vocab_size", lambda size, known: size <= known)),
     "model.init": all_of(*(when("task.name", family, one_of(*names)) for family, names in MODEL_INIT.items())),
     "model.head_gain": above(0),
-    "model.embed_dim": all_of(COUNT, when("task.name", "dit", multiple_of(4))),
-    "model.depth": COUNT,
+    "model.embed_dim": all_of(between(1, 2**16), when("task.name", "dit", multiple_of(4))),
+    "model.depth": between(1, 1000),
     "model.num_heads": all_of(
         COUNT,
         divides("model.embed_dim"),
@@ -206,9 +219,9 @@ CONSTRAINTS: dict[str, Check] = {
         when("model.rope", True, divides("model.embed_dim", into=4)),  # rows and columns
     ),
     "model.num_kv_heads": all_of(COUNT, divides("model.num_heads")),
-    "model.patch_size": all_of(COUNT, divides("model.img_size")),
-    "model.mlp_dim": COUNT,
-    "model.mlp_ratio": above(0),
+    "model.patch_size": all_of(COUNT, divides("model.img_size"), patches_at_most(2**12)),
+    "model.mlp_dim": between(1, 2**18),
+    "model.mlp_ratio": between(0.01, 100),
     "model.mlp": when("task.name", "dit", one_of("gelu", "swiglu")),
     "model.positions": when("task.name", "dit", one_of("sines", "learned")),
     "model.drop_path": share(),

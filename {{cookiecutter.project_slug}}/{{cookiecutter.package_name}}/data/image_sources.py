@@ -203,7 +203,7 @@ def _folder(path: Path) -> Source:
         files, found = [sample[0].path for sample in reader.samples], reader.targets
         classes, start = list(reader.class_name_to_idx), 0
     else:
-        files, found = zip(*reader.samples, strict=True)
+        files, found = map(list, zip(*reader.samples, strict=True))
         classes, start = list(reader.class_to_idx), len(str(path))
     kept = [index for index, file in enumerate(files) if not HIDDEN.search(file, start)]
     if not kept:

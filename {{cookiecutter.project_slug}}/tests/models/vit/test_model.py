@@ -147,7 +147,9 @@ def test_other_timm_models_take_the_norm(name: str) -> None:
         (["model.kwargs.img_size=32"], "img_size"),
         (["model=vit_base", "model.kwargs.depth=3"], "depth"),
         (["model.kwargs.norm_layer=ln"], "norm_layer"),
-        (["model.kwargs.pretrained=true"], "pretrained"),
+        (["model.kwargs.pretrained_cfg_overlay={}"], "pretrained"),
+        (["model.kwargs.checkpoint_path=evil.pth"], "checkpoint_path"),
+        (["model.kwargs.cache_dir=here"], "cache_dir"),
     ],
 )
 def test_models_that_cannot_be_built(arguments: list[str], words: str) -> None:

@@ -51,8 +51,9 @@ def build(
     Raises:
         ValueError: no such model, sizes that do not fit, or a model that does not take all its norms from outside.
     """
-    if taken := {"drop_path_rate", "norm_layer", "pretrained", "checkpoint_path", *OWN_KEYS, *arch} & set(kwargs or {}):
-        raise ValueError(f"kwargs has {', '.join(sorted(taken))}: expected other arguments than the model's own keys")
+    taken = {"drop_path_rate", "norm_layer", "checkpoint_path", "cache_dir", *OWN_KEYS, *arch}
+    if wrong := [key for key in kwargs or {} if key in taken or key.startswith("pretrained")]:
+        raise ValueError(f"kwargs has {', '.join(wrong)}: expected no key of the model, and none that loads weights")
     if not timm.is_model(name):
         raise ValueError(f"timm has no model {name}; timm.list_models() lists them")
     settings = {**arch, **(kwargs or {}), "in_chans": in_chans, "num_classes": num_classes, "drop_path_rate": drop_path}
