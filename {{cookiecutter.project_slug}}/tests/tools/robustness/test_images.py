@@ -101,7 +101,7 @@ def test_lengths_are_the_benchmarks_at_its_size_and_shrink_with_the_image():
 def test_each_strength_is_further_from_the_images(digits, section, kind):
     far = []
     for strength in EVERY:
-        shown = shift.damaged(digits, section, kind, strength)
+        shown = shift.shifted(digits, section, kind, strength)
         pairs = [(pixels(shown, n, section), pixels(digits, n, section)) for n in range(40)]
         assert all(one.min() >= -1e-6 and one.max() <= 1 + 1e-6 for one, _ in pairs)
         far.append(statistics.fmean((one - other).square().mean().item() for one, other in pairs))
@@ -113,7 +113,7 @@ def test_each_strength_is_further_from_the_images(digits, section, kind):
 def test_noise_follows_from_the_image_alone(section):
     """Not from the run's seed, the batch it is in, or what was drawn before."""
     one, other = (
-        shift.damaged(images.Images(**{**section, "batch_size": size}, seed=seed), section, "shot_noise", 3)
+        shift.shifted(images.Images(**{**section, "batch_size": size}, seed=seed), section, "shot_noise", 3)
         for size, seed in ((32, 0), (7, 1))
     )
     batches = [torch.cat([batch for batch, _ in data.test_dataloader()]) for data in (one, other)]

@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.data import tokens
 from {{cookiecutter.package_name}}.tools.robustness import text as tokens_shift
-from {{cookiecutter.package_name}}.tools.robustness.text import SHARES, ReplacedSet, origin
+from {{cookiecutter.package_name}}.tools.robustness.text import SHARES, ReplacedSet, shifted
 
 SECTION = {"name": "stdlib", "root": ""}
 
@@ -46,13 +46,13 @@ def test_replaced_tokens_follow_from_the_window_alone(data):
     assert shown[0, 5][0].equal(shown[0, 5][0])
     assert not shown[0, 5][0].equal(shown[0, 3][0])
     assert len(shown) == data.sizes["test"]
-    nothing = tokens_shift.damaged(data, SECTION, "own", 1)
+    nothing = tokens_shift.shifted(data, SECTION, "own", 1)
     assert type(nothing.train_dataloader().dataset) is tokens.WindowSet
 
 
 @pytest.mark.parametrize("kind", ["prose", "tables"])
 def test_other_texts_are_no_part_of_the_library(data, kind):
-    other = origin(data, SECTION, kind)
+    other = shifted(data, SECTION, kind, 0)
     split = other.corpus.splits["test"]
     ids = np.empty(len(split.tokens), np.int64)
     split.tokens.read(0, ids)
@@ -73,7 +73,7 @@ def test_other_texts_are_encoded_by_the_run_s_tokenizer(data, monkeypatch):
     codec = SimpleNamespace(eot=7, encode=lambda text: [0, 1, 2])
     monkeypatch.setattr(tokens_shift, "codec_of", lambda section: codec)
     monkeypatch.setattr(tokens_shift, "prose", lambda: ["abcd", "\N{EURO SIGN}"])
-    split = origin(data, SECTION, "prose").corpus.splits["val"]
+    split = shifted(data, SECTION, "prose", 0).corpus.splits["val"]
     ids = np.empty(8, np.int64)
     split.tokens.read(0, ids)
     assert (len(split.tokens), split.bytes, ids.tolist()) == (8, 7, [0, 1, 2, 7, 0, 1, 2, 7])
@@ -82,4 +82,4 @@ def test_other_texts_are_encoded_by_the_run_s_tokenizer(data, monkeypatch):
 def test_a_python_without_these_texts(data, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
     with pytest.raises(UsageError, match="pydoc_data"):
-        origin(data, SECTION, "prose")
+        shifted(data, SECTION, "prose", 0)

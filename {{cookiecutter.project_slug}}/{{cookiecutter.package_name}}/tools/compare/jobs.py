@@ -125,11 +125,9 @@ def run_all(jobs: Sequence[Job], launcher: Local | Slurm) -> Outcome:
     for slot in range(launcher.slots):
         free.put(slot)
 
-    def run(job: Job) -> None:
-        if signals:
-            return
-        slot, passed_on = free.get(), 0
-        bar, handle = bars.add_task(job.name, total=None), launcher.start(job, slot)
+    def watch(job: Job, handle: Process | SlurmJob) -> int:
+        """Returns the exit status; meanwhile shows the last line of the output, and passes on signals."""
+        bar, passed_on = bars.add_task(job.name, total=None), 0
         try:
             while (status := handle.poll()) is None:
                 if len(signals) > passed_on:
@@ -137,12 +135,18 @@ def run_all(jobs: Sequence[Job], launcher: Local | Slurm) -> Outcome:
                     handle.stop(kill=passed_on > 1)
                 bars.update(bar, description=f"{job.name}  {last_line(job.log)[:80]}")
                 time.sleep(POLL)
-        except BaseException:  # such as a full disk: nothing trains on unwatched
-            handle.stop()
-            raise
+            return status
+        finally:  # after an error here, such as a full disk, nothing trains on unwatched
+            if handle.poll() is None:
+                handle.stop()
+            bars.remove_task(bar)
+
+    def run(job: Job) -> None:
+        slot = free.get()
+        try:
+            status = 0 if signals else watch(job, launcher.start(job, slot))
         finally:
             free.put(slot)
-            bars.remove_task(bar)
         succeeded = job.result.is_file()
         if succeeded or not signals:
             if not succeeded:

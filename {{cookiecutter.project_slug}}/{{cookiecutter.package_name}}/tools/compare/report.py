@@ -47,18 +47,19 @@ class Report:
 
     def caveats(self) -> str:
         """Returns what limits these sentences."""
-        one = self.comparison
-        text = (
-            "Intervals are of paired differences by seed (Student's t). They speak of other seeds of this recipe, not"
-            " of other data, sizes or tuning. One in twenty misses the true difference by chance. With few seeds they"
-            " are wide: within noise does not mean that there is no difference."
-        )
+        one, text = self.comparison, ""
+        if "seed" in one.grid.swept:
+            text += (
+                "Intervals are of paired differences by seed (Student's t). They speak of other seeds of this recipe,"
+                " not of other data, sizes or tuning. One in twenty misses the true difference by chance. With few"
+                " seeds they are wide: within noise does not mean that there is no difference. "
+            )
         if len(one.shown) < len(one.grid.cells):
             text += (
-                f" Of {len(one.grid.cells)} cells the best of each {one.main_key} is shown here. It was chosen by this"
+                f"Of {len(one.grid.cells)} cells the best of each {one.main_key} is shown here. It was chosen by this"
                 " very metric, which flatters it: measure it again with other seeds. The table has all cells."
             )
-        return text if "seed" in one.grid.swept else ""
+        return text.strip()
 
     def table(self) -> list[list[str]]:
         """Returns rows of text, the head first."""

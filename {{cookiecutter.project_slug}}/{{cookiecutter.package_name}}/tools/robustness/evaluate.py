@@ -3,8 +3,8 @@
 {%- set llm = cookiecutter.families in ("all", "llm") -%}
 """Metrics on shifted data: `python evaluate.py checkpoint=runs/<run> shift=<name>`.
 
-The module of a shift has its NAME, what it is ABOUT, its KINDS, the functions `origin` (the data of a kind at strength
-0) and `damaged` (at strengths 1 to 5), and `write_samples`. The family says which metric is measured (`shift_metric`).
+The module of a shift has its NAME, what it is ABOUT, its KINDS, the function `shifted`, which returns the data of a
+kind and strength, 0 to 5, and `write_samples`. The family says which metric is measured (`shift_metric`).
 """
 
 import math
@@ -88,12 +88,11 @@ def evaluate_shift(cfg: DictConfig, checkpoint: Path, split: str, name: str, out
         batches = trainer.num_val_batches if split == "val" else trainer.num_test_batches
         samples = min(data.sizes[split], int(sum(batches)) * data.batch_size * trainer.world_size)
         for kind in part.KINDS:
-            start = part.origin(data, section, kind)
-            row = [clean if start is data else measure(trainer, task, start, split)[tag]]
-            for strength in STRENGTHS:
+            row = []
+            for strength in (0, *STRENGTHS):
+                shown = part.shifted(data, section, kind, strength)
+                row.append(clean if shown is data else measure(trainer, task, shown, split)[tag])
                 bar.advance(values)
-                row.append(measure(trainer, task, part.damaged(start, section, kind, strength), split)[tag])
-            bar.advance(values)
             origins[kind], kinds[kind] = row[0], row[1:]
     report = {
         "metric": tag,

@@ -37,13 +37,10 @@ STRENGTHS = {
 KINDS = tuple(STRENGTHS)
 
 
-def origin(data: "Images", section: Mapping[str, Any], kind: str) -> "Images":
-    """Returns the data at strength 0: the images unchanged."""
-    return data
-
-
-def damaged(data: "Images", section: Mapping[str, Any], kind: str, strength: int) -> "Images":
-    """Returns the data with validation and test images corrupted, `strength` from 1 to 5; `section` is `data`'s."""
+def shifted(data: "Images", section: Mapping[str, Any], kind: str, strength: int) -> "Images":
+    """Returns the data with corrupted images in validation and test; at strength 0 unchanged. `section` is `data`'s."""
+    if strength == 0:
+        return data
     return data.damaged(partial(CorruptedSet, kind=kind, strength=strength, mean=section["mean"], std=section["std"]))
 
 

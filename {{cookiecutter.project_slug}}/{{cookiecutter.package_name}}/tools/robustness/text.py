@@ -31,8 +31,8 @@ SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)  # replaced tokens, by strength
 LENGTH = 2**18  # characters of another text, about as many as there are in data=stdlib to test on
 
 
-def origin(data: "Tokens", section: Mapping[str, Any], kind: str) -> "Tokens":
-    """Returns the data of `kind` at strength 0: the data themselves, or another text in all splits.
+def shifted(data: "Tokens", section: Mapping[str, Any], kind: str, strength: int) -> "Tokens":
+    """Returns the data, or another text in all splits; from strength 1 on with replaced tokens in validation and test.
 
     Args:
         section: `data` of the config.
@@ -40,20 +40,14 @@ def origin(data: "Tokens", section: Mapping[str, Any], kind: str) -> "Tokens":
     Raises:
         UsageError: this Python came without that text, or the tokenizer is missing.
     """
-    if kind == "own":
-        return data
-    codec = codec_of(section)
-    texts = "\0".join(prose() if kind == "prose" else tables())[:LENGTH].split("\0")
-    ids = np.array([token for text in texts for token in (*codec.encode(text), codec.eot)])
-    split = Split(Stream([ids]), sum(len(text.encode()) for text in texts))
-    other = data.damaged(None)
-    other.corpus = Corpus(dict.fromkeys(data.corpus.splits, split), data.vocab_size, codec.eot)
-    return other
-
-
-def damaged(data: "Tokens", section: Mapping[str, Any], kind: str, strength: int) -> "Tokens":
-    """Returns the data with replaced tokens in validation and test, `strength` from 1 to 5."""
-    return data.damaged(partial(ReplacedSet, share=SHARES[strength - 1]))
+    if kind != "own":
+        codec, known = codec_of(section), data.corpus.splits
+        texts = "\0".join(prose() if kind == "prose" else tables())[:LENGTH].split("\0")
+        ids = np.array([token for text in texts for token in (*codec.encode(text), codec.eot)])
+        split = Split(Stream([ids]), sum(len(text.encode()) for text in texts))
+        data = data.damaged(None)
+        data.corpus = Corpus(dict.fromkeys(known, split), data.vocab_size, codec.eot)
+    return data.damaged(partial(ReplacedSet, share=SHARES[strength - 1])) if strength else data
 
 
 class ReplacedSet(Dataset[tuple[Tensor, Tensor]]):
@@ -98,7 +92,7 @@ def write_samples(data: "Tokens", section: Mapping[str, Any], split: str, stem: 
     """Writes the beginning of a window of every kind and strength to `stem`.txt, and returns its path."""
     codec, lines = codec_of(section), []
     for kind in KINDS:
-        windows = origin(data, section, kind).dataset(split)
+        windows = shifted(data, section, kind, 0).dataset(split)
         for strength, share in enumerate((0.0, *SHARES)):
             inputs, _ = ReplacedSet(windows, share)[0, len(windows) // 2]
             lines.append(f"{kind:<7} {strength}  {codec.decode(inputs.tolist())[:100]!a}")
