@@ -45,7 +45,7 @@ def load_documents(
     except ImportError as error:
         raise ValueError("prepare.py needs the package datasets: uv sync --extra prepare") from error
     source, text_key, separator = (settings[key] for key in ("source", "text_key", "separator"))
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are raised, and told once
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are raised and printed once
     groups: dict[str, list[State]] = {"json": [], "parquet": [], "text": []}
     for file in (file for file in files if file[1]):
         suffixes = [suffix for suffix in Path(file[0].lower()).suffixes if suffix not in COMPRESSED]
