@@ -34,7 +34,6 @@ class StepClock(L.Callback):
         self._validated = 0  # the step at which a validation has ended last
         self._total = 0  # steps of the training, as the checkpoint has them
         self._signalled = False
-        self._handlers: dict[signal.Signals, Any] = {}  # those before training
 
     def state_dict(self) -> dict[str, Any]:
         return {"validated": self._validated, "total": self._total}
@@ -50,7 +49,8 @@ class StepClock(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._stop_soon) for number in STOP_SIGNALS}
+            for number in STOP_SIGNALS:  # after training, Lightning sets all handlers to those before
+                signal.signal(number, self._stop_soon)
         loop, step = trainer.fit_loop.epoch_loop, self.start
         batches = loop.batch_progress.total
         batches.load_state_dict(dict.fromkeys(batches.state_dict(), step * trainer.accumulate_grad_batches))
@@ -87,13 +87,6 @@ class StepClock(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._stop_if_signalled(trainer)  # before the test
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        while self._handlers:
-            signal.signal(*self._handlers.popitem())
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self.teardown(trainer, pl_module, "fit")
 
     def _set_rates(self, trainer: L.Trainer) -> None:
         """Sets the learning rates of this step; the saved ones are others if the training was made longer since."""
