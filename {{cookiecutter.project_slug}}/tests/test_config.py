@@ -260,6 +260,8 @@ RELATIONS = [  # what is wrong with the values of other keys alone
     ("task.quality.sampler", "task=dit task.quality.sampler=ddim"),
     ("task.quality.steps", "task=dit objective=ddpm task.quality.steps=1001"),
     ("task.quality.guidance", "task=dit task.quality.guidance=2 task.label_dropout=0"),
+    ("task.quality.n", "task=dit data=latents task.quality.n=8 data.vae=none"),
+    ("task.monitor_mode", "task=dit task.monitor_mode=max"),
 ]
 
 

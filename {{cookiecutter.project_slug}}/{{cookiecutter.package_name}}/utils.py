@@ -44,12 +44,6 @@ def hold(folder: Path, typed: str, busy: str) -> AbstractContextManager[Any]:
         raise UsageError(f"{typed}: nothing can be written there ({error.strerror})") from error
 
 
-def stamp(file: Path) -> tuple[str, int, int]:
-    """Changes with a file, without a look into it: its name, its size, and when it was written."""
-    status = file.stat()
-    return file.name, status.st_size, status.st_mtime_ns
-
-
 def replace(path: Path, write: Callable[[Path], Any]) -> None:
     """Lets `write` fill a file that appears under its name when it is complete."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -113,37 +107,32 @@ def evaluating(net: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-TILE = 64  # pixels; an image is enlarged to that by a whole number, and never made smaller
-GAP, GREY = 4, 190  # between images: pixels, and their level
-WIDEST = 20  # classes that have a column each
+TILE = 64  # pixels; a smaller image is enlarged to that by a whole number
+GAP, GREY = 4, 190  # around images: pixels, and their level
+MAX_COLUMNS = 20  # a grid of more classes has no column for each
 
 
 def columns(number: int, classes: int) -> int:
-    """Returns the columns of a grid of `number` images, whose classes take turns; one class per column if they are few.
+    """Returns the columns of a grid, about as wide as high, of `number` images whose classes take turns.
 
-    It is about as wide as high, or up to twice as wide if its last row is full then.
+    Each column has one class, unless there are many classes.
     """
-    step = min(classes, number)
-    step = step if step <= WIDEST else 1
-    least = step * ceil(sqrt(number) / step)
-    return next((width for width in range(least, 2 * least, step) if number % width == 0), least)
+    step = min(classes, number) if classes <= MAX_COLUMNS else 1
+    return step * ceil(sqrt(number) / step)
+
+
+def image_grid(images: Tensor, columns: int) -> Tensor:
+    """Returns one picture, bytes (3, H', W'), of images (B, 1 or 3, H, W) with values in 0..1, row by row."""
+    from torchvision.utils import make_grid
+
+    scale = max(1, TILE // max(images.shape[-2:]))
+    images = levels(images).repeat_interleave(scale, -2).repeat_interleave(scale, -1)
+    return make_grid(images, columns, GAP, pad_value=GREY)
 
 
 def levels(pixels: Tensor) -> Tensor:
-    """Pixels in 0..1 -> bytes."""
+    """Returns pixels in 0..1 as bytes."""
     return (255 * pixels).round().byte()
-
-
-def tiled(images: Tensor, columns: int) -> Tensor:
-    """Bytes (B, C, H, W) -> one picture of them all (C, H', W'), row by row."""
-    from torch.nn.functional import pad
-
-    times = max(1, TILE // max(images.shape[-2:]))
-    images = images.repeat_interleave(times, -2).repeat_interleave(times, -1)
-    missing = -len(images) % columns
-    images = pad(images, (0, GAP, 0, GAP, 0, 0, 0, missing), value=GREY)
-    rows = images.unflatten(0, (-1, columns)).permute(2, 0, 3, 1, 4)  # (C, rows, H, columns, W)
-    return rows.flatten(3, 4).flatten(1, 2)[:, :-GAP, :-GAP]
 
 
 def cpu_count() -> int:

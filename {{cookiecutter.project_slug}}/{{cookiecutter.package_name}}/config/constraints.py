@@ -235,8 +235,8 @@ CONSTRAINTS: dict[str, Check] = {
     "task.label_smoothing": share(),
     "task.label_dropout": share(),
     "task.monitor": when("task.name", "llm", one_of("val/loss", "val/bits_per_byte")),
-    "task.monitor_mode": all_of(one_of("max", "min"), when("task.name", "llm", one_of("min"))),
-    "task.quality.n": unless(0, at_least(2)),
+    "task.monitor_mode": all_of(one_of("max", "min"), when("task.name", ("dit", "llm"), one_of("min"))),
+    "task.quality.n": all_of(unless(0, at_least(2)), when("data.vae", "none", one_of(0))),  # no images to measure
     "task.quality.steps": all_of(COUNT, when("objective.name", "ddpm", between(1, 1000))),
     "task.quality.sampler": all_of(
         when("objective.name", "flow", one_of("", "heun", "euler")),
@@ -250,13 +250,13 @@ CONSTRAINTS: dict[str, Check] = {
 }
 
 
-def check_constraints(values: Mapping[str, Any]) -> None:
-    """Checks every value, by dotted key, by `CONSTRAINTS`.
+def check_constraints(values: Mapping[str, Any], constraints: Mapping[str, Check] = CONSTRAINTS) -> None:
+    """Checks every value, by dotted key, by a table such as `CONSTRAINTS`.
 
     Raises:
         UsageError: the first that does not fit, with what would be right.
     """
-    for pattern, constraint in CONSTRAINTS.items():
+    for pattern, constraint in constraints.items():
         for key in fnmatch.filter(values, pattern):
             if values[key] is not None and (wrong := constraint(values[key], values)):
                 raise UsageError(f"{key}={values[key]}: {wrong}")

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..config.errors import UsageError
 
@@ -24,14 +24,10 @@ class Kind:
     Args:
         build: `build(seed=..., **section_data)` returns the data module.
         pixels: `pixels(section_data)` returns a function from the model's inputs (B, C, H, W) to pixels in 0..1.
-        shows_pixels: `shows_pixels(section_data)` is False where `pixels` has no images to show.
-        identity: `identity(section_data)` returns a text that changes with the result of `pixels`.
     """
 
     build: Callable[..., DataModule]
     pixels: Callable[..., Callable[[Tensor], Tensor]] | None = None
-    shows_pixels: Callable[[Mapping[str, Any]], bool] = lambda section: True
-    identity: Callable[[Mapping[str, Any]], str] = lambda section: ""
 
 
 def get_kind(name: str) -> Kind:
@@ -46,7 +42,7 @@ def get_kind(name: str) -> Kind:
     if name == "latents":
         from . import latents, vae
 
-        return Kind(latents.Latents, vae.pixels, vae.shows_pixels, vae.identity)
+        return Kind(latents.Latents, vae.pixels)
 {%- endif %}
 {%- if llm %}
     if name == "tokens":

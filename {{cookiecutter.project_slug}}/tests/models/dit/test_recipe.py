@@ -1,9 +1,12 @@
 """The sizes of the DiT paper (arXiv 2212.09748), and the recipes of those of DyT and Derf."""
 
 import pytest
+import torch
 
 from {{cookiecutter.package_name}}.config import compose, plain
 from {{cookiecutter.package_name}}.models.build import build_model
+from {{cookiecutter.package_name}}.models.dit import FAMILY
+from {{cookiecutter.package_name}}.train import build_module
 
 LATENTS = ["data=latents", "data.img_size=32", "data.in_chans=4", "data.num_classes=1000"]
 SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1152, 28, 16)}  # width, depth, heads
@@ -50,3 +53,9 @@ def test_the_papers_recipes(
     assert (cfg["optim"], cfg["ema"], cfg["schedule"]["name"]) == (optim, {"decay": 0.9999}, "constant")
     assert (cfg["trainer"]["max_steps"], cfg["trainer"]["precision"]) == (400_000, "bf16-mixed")
     assert {"n": 50_000, "steps": 250, "features": "inception"}.items() <= cfg["task"]["quality"].items()
+
+
+def test_a_model_of_latents_is_built_without_data() -> None:
+    """As benchmark.py does."""
+    module = build_module(compose(["task=dit", "model=dit_s", "model.depth=1", *FAMILY.example_data]))
+    assert module.model_inputs((torch.zeros(1, 4, 32, 32), torch.zeros(1, dtype=torch.long)))[0].shape == (1, 4, 32, 32)

@@ -11,7 +11,6 @@ from PIL import Image
 import sample
 from {{cookiecutter.package_name}}.config import compose, plain
 from {{cookiecutter.package_name}}.config.errors import UsageError
-from {{cookiecutter.package_name}}.models.dit import sample as dit_sample
 from {{cookiecutter.package_name}}.models.dit.module import DiTModule
 from {{cookiecutter.package_name}}.train import build_module
 from {{cookiecutter.package_name}}.utils import mix
@@ -44,14 +43,15 @@ def draw(run: Path, *argv: str) -> np.ndarray:
     out = run / "out.png"
     sample.main([f"checkpoint={run}", f"out={out}", "n=7", "steps=4", *argv])
     with Image.open(out) as picture:
-        grid = np.asarray(picture)
+        grid = np.asarray(picture)[..., 0]
     out.unlink()
     return grid
 
 
 def image(grid: np.ndarray, row: int, column: int) -> np.ndarray:
     """(8, 8), checking that it was enlarged."""
-    tile = grid[row * TILE :, column * TILE :][:64, :64]
+    gap = 4 if max(grid.shape) > 64 else 0
+    tile = grid[gap + row * TILE :, gap + column * TILE :][:64, :64]
     assert (tile == tile[::8, ::8].repeat(8, 0).repeat(8, 1)).all()
     return tile[::8, ::8]
 
@@ -119,12 +119,12 @@ def test_files_beside_the_grid(run: tuple[Path, DiTModule], capsys: Out) -> None
     names = sorted(path.name for path in (folder / "samples-1").iterdir())
     assert names == [f"{number:02}_{(7, 0, 3)[number % 3]}.png" for number in range(11)]
     with Image.open(folder / "samples-1.png") as picture:
-        grid = np.asarray(picture)
-        assert (picture.mode, picture.size) == ("L", (6 * TILE - 4, 2 * TILE - 4))
+        grid = np.asarray(picture)[..., 0]
+        assert (picture.mode, picture.size) == ("RGB", (6 * TILE + 4, 2 * TILE + 4))
     for number, name in enumerate(names):
         with Image.open(folder / "samples-1" / name) as single:
             assert (np.asarray(single) == image(grid, *divmod(number, 6))).all()
-    assert (grid[TILE:, 5 * TILE :] == 190).all(), "an empty place"
+    assert (grid[TILE + 4 :, 5 * TILE :] == 190).all(), "an empty place"
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
@@ -145,28 +145,17 @@ def test_nothing_is_overwritten(run: tuple[Path, DiTModule]) -> None:
     sample.main([f"checkpoint={folder / 'checkpoints' / 'last.ckpt'}", "n=1", "steps=1"])
     assert (folder / "samples-3.png").stat().st_size > 50
     for out, files in (("samples-1.png", "false"), ("samples-2.png", "true")):
-        with pytest.raises(UsageError, match="already"):
+        with pytest.raises(UsageError, match="new"):
             sample.main([f"checkpoint={folder}", "n=1", "steps=1", f"out={folder / out}", f"files={files}"])
     assert (folder / "samples-1.png").read_text() == "somebody's"
-
-
-def test_nothing_is_left_behind(run: tuple[Path, DiTModule], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    folder, _ = run
-    monkeypatch.setattr(dit_sample, "write_png", fail)
-    with pytest.raises(KeyboardInterrupt):
-        sample.main([f"checkpoint={folder}", "n=2", "steps=1", "files=true"])
-    assert [path.name for path in folder.iterdir()] == ["checkpoints"]
 
 
 @pytest.mark.parametrize(
     "option",
     [
-        *("classes=0,11", "classes=-1", "classes=cat", "classes=1,", "n=0", "steps=0", "batch_size=0", "guidance=-1"),
+        *("classes=0,11", "classes=-1", "classes=cat", "n=0", "steps=0", "batch_size=0", "guidance=-1"),
         *("guidance=inf", "interval=0.5", "interval=0.8,0.2", "interval=0,nan", "interval=0,2", "sampler=rk4"),
-        *("out=grid.jpg", "out=no/such/folder/grid.png", "device=abacus", "vae=none", "prompt=a"),
+        *("out=grid.jpg", "out=/dev/null/grid.png", "device=abacus", "vae=none", "prompt=a"),
     ],
 )
 def test_refusals(run: tuple[Path, DiTModule], option: str) -> None:

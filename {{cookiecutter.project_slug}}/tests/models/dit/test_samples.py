@@ -59,12 +59,12 @@ def test_pictures_are_what_sample_draws_without_guidance(tmp_path: Path) -> None
     sample.main([f"checkpoint={tmp_path}", "n=12", "steps=3"])
     ours, theirs = picture(tmp_path / "samples.png"), picture(tmp_path / "samples-1.png")
     assert np.abs(ours - theirs).max() <= 1
-    assert ours.shape == (2 * TILE - 4, 10 * TILE - 4), "a column for each class"
+    assert ours.shape == (2 * TILE + 4, 10 * TILE + 4, 3), "a column for each class"
     assert image_steps(tmp_path) == {"samples": [4, 8], "trajectory": [4, 8]}, "not twice at the end"
     paths = picture(tmp_path / "trajectory.png")
-    assert paths.shape == (5 * TILE - 4, 4 * TILE - 4), "noise and three steps of five samples"
-    assert (paths[:64, -64:] == ours[:64, :64]).all()
-    assert paths[:64, :64].std() > 60, "noise"
+    assert paths.shape == (5 * TILE + 4, 4 * TILE + 4, 3), "noise and three steps of five samples"
+    assert (paths[4:68, -68:-4] == ours[4:68, 4:68]).all()
+    assert paths[4:68, 4:68].std() > 60, "noise"
 
 
 def test_pictures_do_not_change_the_training(tmp_path: Path) -> None:

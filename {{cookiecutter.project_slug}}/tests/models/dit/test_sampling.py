@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.plugins.precision import HalfPrecision
-from torch import Tensor
+from torch import Tensor, nn
 
 from {{cookiecutter.package_name}}.models.dit.objectives import DDPM, Flow, Objective
-from {{cookiecutter.package_name}}.models.dit.sampling import Guided, draw_noise, generators
+from {{cookiecutter.package_name}}.models.dit.sampling import Sampler, draw_noise, generators
 
 MEAN, STD = 0.7, 0.4  # of the data below, images of one pixel
 BETA = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
@@ -26,7 +26,7 @@ class BestFlow:
     def __init__(self, prediction: str = "velocity") -> None:
         self.prediction, self.calls = prediction, 0
 
-    def __call__(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         self.calls += 1
         t = t.double()[:, None, None, None]
         deviation = (x.double() - t * MEAN) / ((1 - t) ** 2 + t**2 * STD**2)
@@ -41,7 +41,7 @@ class BestDDPM:
     def __init__(self, steps: int) -> None:
         self.steps = [round(999 * place / (steps - 1)) for place in range(steps)] if steps > 1 else [999]
 
-    def __call__(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         step = int(steps_left(t)[0])
         place = self.steps.index(step)
         kept, before = KEPT[step], KEPT[self.steps[place - 1]] if place else torch.tensor(1.0, dtype=torch.float64)
@@ -56,8 +56,7 @@ class BestDDPM:
 
 def sampled(objective: Objective, model: Any, steps: int, sampler: str, seeds: range = range(2000)) -> Tensor:
     _, noise = draw_noise(seeds, (1, 1, 1))
-    labels = torch.zeros(len(seeds), dtype=torch.long)
-    path = objective.denoise(model, noise, labels, steps, sampler, generators([seed + 10**6 for seed in seeds]))
+    path = objective.denoise(model, noise, steps, sampler, generators([seed + 10**6 for seed in seeds]))
     return deque(path, maxlen=1).pop().flatten()
 
 
@@ -88,9 +87,9 @@ def test_euler_is_of_first_order_and_heun_of_second() -> None:
 
 def test_data_and_velocity_are_the_same_prediction() -> None:
     x = torch.linspace(-2, 2, 19)[:, None, None, None]
-    t, labels = torch.linspace(0, 0.9, 19), torch.zeros(19, dtype=torch.long)
-    velocity = Flow().velocity(BestFlow(), x, t, labels)
-    from_data = Flow(prediction="data").velocity(BestFlow("data"), x, t, labels)
+    t = torch.linspace(0, 0.9, 19)
+    velocity = Flow().velocity(BestFlow(), x, t)
+    from_data = Flow(prediction="data").velocity(BestFlow("data"), x, t)
     torch.testing.assert_close(from_data, velocity, atol=1e-5, rtol=1e-5)
     by_data = sampled(Flow(prediction="data"), BestFlow("data"), 10, "euler", range(50))
     torch.testing.assert_close(by_data, sampled(Flow(), BestFlow(), 10, "euler", range(50)), atol=1e-5, rtol=1e-5)
@@ -103,11 +102,11 @@ def test_a_ddpm_step_is_the_posteriors(steps: int) -> None:
     _, (noise, out, v) = draw_noise(range(3), (4, 1, 2, 2))
     times = []
 
-    def model(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+    def model(x: Tensor, t: Tensor) -> Tensor:
         times.append(t.tolist())
         return torch.cat((out, v.clamp(-1, 1)), dim=1)
 
-    path = DDPM().denoise(model, noise, torch.zeros(4, dtype=torch.long), steps, "ddpm", generators(range(4)))
+    path = DDPM().denoise(model, noise, steps, "ddpm", generators(range(4)))
     state = noise.double()
     sources = generators(range(4))
     for place in range(steps - 1, steps - 6, -1):
@@ -131,11 +130,11 @@ def test_noise_and_times_are_fp32_in_sixteen_bits() -> None:
         seen = [*draw_noise(range(5), (1, 2, 2))]
         for objective, steps, sampler in ((Flow(), 7, "heun"), (DDPM(), 1000, "ddim")):
 
-            def look(x: Tensor, t: Tensor, labels: Tensor, outputs: int = objective.outputs) -> Tensor:
+            def look(x: Tensor, t: Tensor, outputs: int = objective.outputs) -> Tensor:
                 seen.append(t)
                 return x.repeat(1, outputs, 1, 1)
 
-            path = objective.denoise(look, seen[1][:1], torch.zeros(1, dtype=torch.long), steps, sampler)
+            path = objective.denoise(look, seen[1][:1], steps, sampler, generators([0]))
             seen.append(deque(path, maxlen=1).pop())
         return seen
 
@@ -156,42 +155,37 @@ def test_a_seed_is_a_sample_in_any_batch(sampler: str) -> None:
     assert len(set(together.tolist())) == 4
 
 
-class Marked:
-    """Says what it was fed: the label, on every channel, and the size of the batch."""
+class Marked(nn.Module):
+    """Returns the label on both channels, and keeps the sizes of the batches."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.sizes: list[int] = []
+        self.weight = nn.Parameter(torch.zeros(()))
 
-    def __call__(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         self.sizes.append(len(x))
         return labels.float()[:, None, None, None].expand(-1, 2, 1, 1)
 
 
-@pytest.mark.parametrize(("scale", "guided", "size"), [(1.0, 3.0, 2), (0.0, 10.0, 4), (2.0, -4.0, 4)])
-def test_guidance_goes_from_no_class_through_the_class(scale: float, guided: float, size: int) -> None:
+@pytest.mark.parametrize(("guidance", "guided", "size"), [(1.0, 3.0, 2), (0.0, 10.0, 4), (2.0, -4.0, 4)])
+def test_guidance_goes_from_no_class_through_the_class(guidance: float, guided: float, size: int) -> None:
     """Of the first channel; the second stands for a variance, and is the class's."""
     model = Marked()
-    out = Guided(model, DDPM(), 10, 1, scale)(torch.zeros(2, 1, 1, 1), torch.full((2,), 0.5), torch.tensor([3, 3]))
+    sampler = Sampler(model, DDPM(), (1, 1, 1), 10, 5, guidance=guidance)
+    out = sampler.predict(torch.zeros(2, 1, 1, 1), torch.full((2,), 0.5), torch.tensor([3, 3]))
     assert out.flatten(1).tolist() == [[guided, 3.0]] * 2
     assert model.sizes == [size]
 
 
-INTERVALS = [(0.3, 0.8), (0.7, 0.9), (0.0, 0.5), (0.5, 1.0)]
-
-
-@pytest.mark.parametrize("interval", INTERVALS, ids=str)
+@pytest.mark.parametrize("interval", [(0.3, 0.8), (0.7, 0.9), (0.0, 0.5), (0.5, 1.0)], ids=str)
 def test_an_interval_has_its_start_and_not_its_end(interval: tuple[float, float]) -> None:
     """Of 50 steps of a flow, and of all 1000 of ddpm, by whole numbers; 1 is the end of the way, and belongs to it."""
     low, high = (round(1000 * end) for end in interval)
     for objective, places, steps in ((Flow(), range(0, 1000, 20), 50), (DDPM(), range(1, 1001), 1000)):
-        model, labels = Marked(), torch.zeros(1, dtype=torch.long)
-        guided = Guided(model, objective, 10, 1, 3.0, interval)
-
-        def guided_model(x: Tensor, t: Tensor, labels: Tensor, by: Any = (guided, objective)) -> Tensor:
-            return by[0](x, t, labels)[:, : by[1].outputs]
-
-        sampler = objective.samplers[-1]
-        deque(objective.denoise(guided_model, torch.zeros(1, 1, 1, 1), labels, steps, sampler), maxlen=0)
+        model = Marked()
+        shape, name = (2 // objective.outputs, 1, 1), objective.samplers[-1]
+        next(Sampler(model, objective, shape, 10, steps, name, 3.0, interval).generate([0], [0], 1))
         assert model.sizes == [2 if low <= place < high or place == high == 1000 else 1 for place in places]
 
 
@@ -200,9 +194,9 @@ def test_an_interval_has_its_start_and_not_its_end(interval: tuple[float, float]
 def test_ddpm_goes_from_the_last_step_to_the_first(sampler: str, steps: int) -> None:
     seen: list[int] = []
 
-    def model(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+    def model(x: Tensor, t: Tensor) -> Tensor:
         seen.append(int(steps_left(t)[0]))
-        return BestDDPM(steps)(x, t, labels)
+        return BestDDPM(steps)(x, t)
 
     assert sampled(DDPM(), model, steps, sampler, range(2)).isfinite().all()
     assert len(seen) == steps

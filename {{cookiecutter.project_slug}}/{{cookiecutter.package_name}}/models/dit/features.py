@@ -1,10 +1,8 @@
 """Features of images (B, 1 or 3, H, W) in 0..1, by which generated and real ones are compared."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -72,21 +70,6 @@ class TimmFeatures(Features):
         return self.model((resized - self.mean) / self.std)
 
 
-class Classifier:
-    """A support vector machine on pixels; it reads 98.5 % of the digits that it was not fitted to."""
-
-    def __init__(self, images: Tensor, classes: Tensor) -> None:
-        from sklearn.svm import SVC
-
-        self.machine = SVC().fit(images.flatten(1).numpy(), classes.numpy())
-
-    def count(self, images: Tensor, asked: Sequence[int]) -> int:
-        """Returns how many of `images` it reads as the class `asked`; one that is not finite shows none."""
-        pixels = images.flatten(1).cpu().numpy()
-        finite = np.isfinite(pixels).all(axis=1)
-        return int((self.machine.predict(pixels[finite]) == np.array(asked)[finite]).sum()) if finite.any() else 0
-
-
 def make_features(name: str, weights: str, pixels: int) -> Features:
     """Returns the features called `name`: "pixels", "inception", or those of a timm model.
 
@@ -108,25 +91,7 @@ def make_features(name: str, weights: str, pixels: int) -> Features:
         raise ValueError(f"features={name} needs the package torch-fidelity: uv sync --extra fid") from error
     except Exception as error:  # of any kind, from three libraries and the network
         raise ValueError(f"features={name} cannot be loaded: {type(error).__name__}: {error}") from error
-    model.eval().requires_grad_(False)
-    return model
-
-
-def read_moments(file: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns sums of features and of their products, and their number, from `mu` and `sigma` in an .npz file.
-
-    Raises:
-        ValueError: no such file, or other contents.
-    """
-    try:
-        with Path(file).expanduser().open("rb") as stream, np.load(stream) as arrays:
-            mu, sigma = (torch.from_numpy(arrays[key].astype(np.float64)) for key in ("mu", "sigma"))
-        if sigma.shape != (len(mu), len(mu)):
-            raise ValueError(f"sigma has the shape {list(sigma.shape)}")
-    except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
-        raise ValueError(f"real={file}: expected an npz file of mu (F,) and sigma (F, F): {error}") from error
-    number = 2  # any will do
-    return number * mu, (number - 1) * sigma + number * torch.outer(mu, mu), torch.tensor(float(number))
+    return model.eval().requires_grad_(False)
 
 
 def _in_colour(images: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
 """Training objectives and their samplers: flow matching, and DDPM as in the DiT paper.
 
-B batch, C channels, H x W pixels or latents. Time t runs from 0 to 1, for flow matching from noise to data, for DDPM
-from data to noise: `progress` returns how far from noise a time is.
+B batch, C channels, O outputs per channel, H x W pixels or latents. Time t runs from 0 to 1, for flow matching from
+noise to data, for DDPM from data to noise.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -14,41 +14,30 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.special import ndtr
 
-Model = Callable[[Tensor, Tensor, Tensor], Tensor]  # (B, C, H, W), times (B,), labels (B,) -> (B, O C, H, W)
+Predict = Callable[[Tensor, Tensor], Tensor]  # (B, C, H, W), times (B,) -> (B, O C, H, W): a model, given the classes
+Sources = list[Generator]  # of random numbers, one for each sample
 
 
 class Objective(Protocol):
     """The interface of an objective."""
 
-    outputs: int  # O, predictions per channel
+    outputs: int  # O
     samplers: tuple[str, ...]  # the first one is the default
 
     def times(self, uniform: Tensor) -> Tensor:
         """Returns the times (B,) of training for numbers (B,) spread evenly over 0..1."""
 
     def progress(self, t: float) -> float:
-        """Returns 0 for noise, 1 for data."""
+        """Returns how far from noise a time is: 0 for noise, 1 for data."""
 
     def q_sample(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Returns the model's input at time t: (B, C, H, W)."""
 
-    def loss(self, model: Model, x: Tensor, labels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    def loss(self, predict: Predict, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Returns the losses (B,) of x (B, C, H, W), fp32."""
 
-    def denoise(
-        self,
-        model: Model,
-        noise: Tensor,
-        labels: Tensor,
-        steps: int,
-        sampler: str,
-        generators: Sequence[Generator] | None = None,
-    ) -> Iterator[Tensor]:
-        """Yields the state (B, C, H, W) after each of `steps` steps from noise; the last one is the sample.
-
-        Args:
-            generators: one for each sample, on the CPU, for the noise of a step; None for PyTorch's own.
-        """
+    def denoise(self, predict: Predict, noise: Tensor, steps: int, sampler: str, sources: Sources) -> Iterator[Tensor]:
+        """Yields the state (B, C, H, W) after each of `steps` steps from noise; the last one is the sample."""
 
 
 class Flow:
@@ -82,33 +71,25 @@ class Flow:
         t = t[:, None, None, None]
         return (1 - t) * noise + t * x
 
-    def loss(self, model: Model, x: Tensor, labels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    def loss(self, predict: Predict, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         x_t = self.q_sample(x, t, noise)
         target = x - noise if self.prediction == "velocity" else self.velocity_to(x, x_t, t)
-        return (self.velocity(model, x_t, t, labels) - target).square().flatten(1).mean(1)
+        return (self.velocity(predict, x_t, t) - target).square().flatten(1).mean(1)
 
-    def velocity(self, model: Model, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        out = model(x_t, t, labels).float()
+    def velocity(self, predict: Predict, x_t: Tensor, t: Tensor) -> Tensor:
+        out = predict(x_t, t).float()
         return out if self.prediction == "velocity" else self.velocity_to(out, x_t, t)
 
     def velocity_to(self, x: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         return (x - x_t) / (1 - t).clamp(min=self.MIN_TIME_LEFT)[:, None, None, None]
 
-    def denoise(
-        self,
-        model: Model,
-        noise: Tensor,
-        labels: Tensor,
-        steps: int,
-        sampler: str = "heun",
-        generators: Sequence[Generator] | None = None,
-    ) -> Iterator[Tensor]:
+    def denoise(self, predict: Predict, noise: Tensor, steps: int, sampler: str, sources: Sources) -> Iterator[Tensor]:
         x = noise
         for step in range(steps):
             t, next_t = (_expand(number / steps, x) for number in (step, step + 1))
-            slope = self.velocity(model, x, t, labels)
+            slope = self.velocity(predict, x, t)
             if sampler == "heun" and step + 1 < steps:
-                slope = (slope + self.velocity(model, x + slope / steps, next_t, labels)) / 2
+                slope = (slope + self.velocity(predict, x + slope / steps, next_t)) / 2
             x = x + slope / steps
             yield x
 
@@ -140,7 +121,6 @@ class DDPM:
         error_to_mean = beta / ((1 - beta) * rest).sqrt()
         rows = (self.alphas_cumprod.sqrt(), rest.sqrt(), posterior.log(), beta.log(), error_to_mean)
         self.table = torch.stack(rows).float()  # (5, STEPS)
-        self.tables: dict[torch.device, Tensor] = {}
 
     def times(self, uniform: Tensor) -> Tensor:
         return (uniform * self.STEPS).floor().clamp(max=self.STEPS - 1) / self.STEPS
@@ -152,8 +132,8 @@ class DDPM:
         signal, std, *_ = self._coefficients(t)
         return signal * x + std * noise
 
-    def loss(self, model: Model, x: Tensor, labels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        predicted, v = model(self.q_sample(x, t, noise), t, labels).float().chunk(2, dim=1)
+    def loss(self, predict: Predict, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        predicted, v = predict(self.q_sample(x, t, noise), t).float().chunk(2, dim=1)
         error = predicted - noise
         return (error.square() + self.bound(x, t, error.detach(), v)).flatten(1).mean(1)
 
@@ -173,15 +153,7 @@ class DDPM:
         first = t[:, None, None, None] * self.STEPS < 0.5
         return torch.where(first, -inside.clamp(min=1e-12).log(), divergence / 2) / math.log(2)
 
-    def denoise(
-        self,
-        model: Model,
-        noise: Tensor,
-        labels: Tensor,
-        steps: int,
-        sampler: str = "ddpm",
-        generators: Sequence[Generator] | None = None,
-    ) -> Iterator[Tensor]:
+    def denoise(self, predict: Predict, noise: Tensor, steps: int, sampler: str, sources: Sources) -> Iterator[Tensor]:
         """Yields states of the reverse process, or of DDIM (arXiv 2010.02502), which draws no noise.
 
         It takes the steps nearest to evenly spaced ones from 999 to 0, as a process of its own.
@@ -195,41 +167,24 @@ class DDPM:
         ddim = sampler == "ddim"
         scheduler: Any = DDIMScheduler(**process) if ddim else DDPMScheduler(**process, variance_type="learned_range")
         scheduler.set_timesteps(steps)
-        x, sources = noise, None if generators is None else list(generators)
+        x = noise
         for number, step in zip(taken.tolist(), scheduler.timesteps, strict=True):
-            out = model(x, _expand(number / self.STEPS, x), labels).float()
+            out = predict(x, _expand(number / self.STEPS, x)).float()
             if ddim:
                 out = out[:, : x.shape[1]]  # without the variance
             x = scheduler.step(out, step, x, generator=sources).prev_sample
             yield x
 
     def _coefficients(self, t: Tensor) -> Tensor:
-        """Returns the rows of `table` at times (B,): (5, B, 1, 1, 1). A device gets its copy once, without a wait."""
-        if t.device not in self.tables:
-            with torch.inference_mode(False):  # training could not use a tensor of inference mode
-                self.tables[t.device] = self.table.to(t.device)
-        return self.tables[t.device][:, (t * self.STEPS).round().long(), None, None, None]
+        """Returns the rows of `table` at times (B,): (5, B, 1, 1, 1)."""
+        self.table = self.table.to(t.device)
+        return self.table[:, (t * self.STEPS).round().long(), None, None, None]
 
 
 def build(name: str, outputs: int, **section: Any) -> Objective:
     """Returns the objective of a config's section `objective`."""
-    known: dict[str, Callable[..., Objective]] = {"flow": Flow, "ddpm": DDPM}
-    if name not in known:
-        raise ValueError(f"{name}: there is no such objective; choose from {', '.join(known)}")
+    known: dict[str, type[Flow | DDPM]] = {"flow": Flow, "ddpm": DDPM}
     return known[name](**section)
-
-
-def check_sampler(objective: Objective, steps: int, sampler: str) -> None:
-    """Checks the number of steps and the name of a sampler; an empty name is the objective's first.
-
-    Raises:
-        ValueError: the objective cannot sample so.
-    """
-    most = DDPM.STEPS if isinstance(objective, DDPM) else steps
-    if not 1 <= steps <= most:
-        raise ValueError(f"steps={steps}: expected at least 1" + (f", and at most {most}" if most < steps else ""))
-    if sampler not in ("", *objective.samplers):
-        raise ValueError(f"sampler={sampler}: choose {' or '.join(objective.samplers)}")
 
 
 def _expand(t: float, x: Tensor) -> Tensor:

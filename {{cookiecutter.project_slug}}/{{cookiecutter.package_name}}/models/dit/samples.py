@@ -5,11 +5,11 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from ...utils import columns, levels, mix, tiled, write_png
+from ...loggers import log_image
+from ...utils import columns, image_grid, mix, write_png
 from .module import DiTModule
 
 SEED = 0  # the default of sample.py: pictures of two runs start from the same noise
@@ -20,8 +20,8 @@ PATHS, POINTS = 5, 10  # samples of trajectory.png, and states of each
 class Samples(L.Callback):
     """Draws `n` images of classes in turn after every validation and at the end of training, from the same noise.
 
-    They are those of the averaged model without guidance: `samples` in TensorBoard (Images) and `samples.png` in the
-    run directory. `trajectory` shows the way of some of them from noise to image.
+    They are those of the averaged model without guidance: `samples` in the loggers and `samples.png` in the run
+    directory. `trajectory` shows the way of some of them from noise to image.
 
     Every device draws all of them, since under FSDP none can run the model alone.
 
@@ -47,26 +47,20 @@ class Samples(L.Callback):
         if not self.n or trainer.global_step == self._last_step:
             return
         self._last_step = trainer.global_step
-        classes = spread(module.num_classes)
-        labels = [classes[number % len(classes)] for number in range(self.n)]
+        number = min(MAX_CLASSES, module.num_classes)
+        classes = [place * module.num_classes // number for place in range(number)]  # all, or ten evenly spaced
+        labels, seeds = [classes[n % number] for n in range(self.n)], [mix(SEED, n) for n in range(self.n)]
         shown = {round(point * self.steps / (POINTS - 1)) for point in range(POINTS)}
         states = []
-        for step, samples in enumerate(module.trajectory(labels, [mix(SEED, n) for n in range(self.n)], self.steps)):
+        for step, samples in enumerate(module.sampler(self.steps).trajectory(labels, seeds)):
             if step in shown:
                 states.append(samples[:PATHS].clone())
         if trainer.is_global_zero:
-            self._show(trainer, "samples", tiled(levels(self.pixels(samples)), columns(self.n, len(classes))))
+            self._show(trainer, "samples", samples, columns(self.n, number))
             paths = torch.stack(states, dim=1).flatten(0, 1)  # all states of a sample, then those of the next
-            self._show(trainer, "trajectory", tiled(levels(self.pixels(paths)), len(states)))
+            self._show(trainer, "trajectory", paths, len(states))
 
-    def _show(self, trainer: L.Trainer, name: str, picture: Tensor) -> None:
+    def _show(self, trainer: L.Trainer, name: str, samples: Tensor, columns: int) -> None:
+        picture = image_grid(self.pixels(samples), columns)
         write_png(Path(trainer.default_root_dir) / f"{name}.png", picture)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(name, picture, trainer.global_step)
-
-
-def spread(classes: int) -> list[int]:
-    """Returns all classes, or ten, evenly spaced."""
-    number = min(MAX_CLASSES, classes)
-    return [place * classes // number for place in range(number)]
+        log_image(trainer.loggers, name, picture.movedim(0, -1).numpy(), trainer.global_step)

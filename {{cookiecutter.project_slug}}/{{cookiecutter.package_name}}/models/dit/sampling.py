@@ -1,55 +1,82 @@
-"""Sampling from a DiT: classifier-free guidance, noise that follows from seeds, batches."""
+"""Sampling from a DiT, with classifier-free guidance and with noise that follows from seeds."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor
 
 from ...utils import evaluating
-from .objectives import Model, Objective
-
-Context = Callable[[], AbstractContextManager[object]]
+from .objectives import Objective
 
 
-class Guided:
-    """A model with classifier-free guidance (arXiv 2207.12598) in an interval of times (arXiv 2404.07724).
+@dataclass(frozen=True)
+class Sampler:
+    """Draws samples by a model. Equal seeds give equal samples, up to rounding, in batches of any size.
 
-    It returns the prediction without a class plus `scale` times the difference that the class makes.
+    Classifier-free guidance (arXiv 2207.12598): the prediction without a class plus `guidance` times the difference
+    that the class makes, in an interval of times (arXiv 2404.07724). A predicted variance is that of the class.
 
     Args:
+        model: called as `model(x, t, labels)`, in evaluation mode.
+        objective: with which it was trained.
+        shape: (C, H, W) of a sample.
         no_class: the label of no class.
-        channels: C; all of them are guided. A predicted variance is that of the class.
-        interval: guidance is on from its start up to its end, 0 for noise and 1 for data; the end 1 belongs to it.
+        steps: of the sampler.
+        sampler: one of `objective.samplers`; empty for the first.
+        guidance: 1 for none.
+        interval: start and end of guidance, 0 for noise and 1 for data; an end of 1 is included, others are not.
         context: entered around the model, for its precision.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        objective: Objective,
-        no_class: int,
-        channels: int,
-        scale: float,
-        interval: Sequence[float] = (0.0, 1.0),
-        context: Context = nullcontext,
-    ) -> None:
-        self.model, self.objective, self.no_class, self.channels = model, objective, no_class, channels
-        self.scale, self.interval, self.context = scale, tuple(interval), context
+    model: torch.nn.Module
+    objective: Objective
+    shape: Sequence[int]
+    no_class: int
+    steps: int
+    sampler: str = ""
+    guidance: float = 1.0
+    interval: Sequence[float] = (0.0, 1.0)
+    context: Callable[[], AbstractContextManager[object]] = nullcontext
 
-    def __call__(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+    def generate(self, labels: Sequence[int], seeds: Sequence[int], batch_size: int) -> Iterator[Tensor]:
+        """Yields samples (B, C, H, W) in batches."""
+        for first in range(0, len(labels), batch_size):
+            rows = slice(first, first + batch_size)
+            yield deque(self.trajectory(labels[rows], seeds[rows]), maxlen=1).pop()
+
+    @torch.no_grad()
+    def trajectory(self, labels: Sequence[int], seeds: Sequence[int]) -> Iterator[Tensor]:
+        """Yields noise (B, C, H, W), then the state after each step, on the model's device.
+
+        Args:
+            labels, seeds: one for each sample.
+        """
+        device, sources = next(self.model.parameters()).device, generators(seeds)
+        noise = normal(sources, self.shape, device)
+        predict = partial(self.predict, labels=to_device(torch.tensor(labels), device))
+        with evaluating(self.model):
+            yield noise
+            yield from self.objective.denoise(
+                predict, noise, self.steps, self.sampler or self.objective.samplers[0], sources
+            )
+
+    def predict(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        """Returns the guided prediction (B, O C, H, W) at one time t (B,)."""
         with self.context():
-            if self.scale == 1 or not self._within(t):
+            if self.guidance == 1 or not self._guides_at(t):
                 return self.model(x, t, labels)
-            none = torch.full_like(labels, self.no_class)
-            both = self.model(torch.cat((x, x)), torch.cat((t, t)), torch.cat((labels, none)))
+            no_class = torch.full_like(labels, self.no_class)
+            both = self.model(torch.cat((x, x)), torch.cat((t, t)), torch.cat((labels, no_class)))
         conditional, free = both.chunk(2)
-        guided = free + self.scale * (conditional - free)
-        return torch.cat((guided[:, : self.channels], conditional[:, self.channels :]), dim=1)
+        guided = free + self.guidance * (conditional - free)
+        channels = x.shape[1]
+        return torch.cat((guided[:, :channels], conditional[:, channels:]), dim=1)
 
-    def _within(self, t: Tensor) -> bool:
+    def _guides_at(self, t: Tensor) -> bool:
         low, high = self.interval
         if (low, high) == (0, 1):
             return True  # without a wait for the device
@@ -57,12 +84,12 @@ class Guided:
         return low <= progress and (progress < high or high == 1)
 
 
-def generators(seeds: Sequence[int]) -> list[torch.Generator]:
+def generators(seeds: Sequence[int]) -> list[Generator]:
     """Returns a generator for each sample, on the CPU, so that its numbers are the same in any batch, on any device."""
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
+    return [Generator().manual_seed(seed) for seed in seeds]
 
 
-def normal(sources: Sequence[torch.Generator], shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+def normal(sources: Sequence[Generator], shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
     """Returns normal numbers (B, *shape), fp32, each sample's from its own generator."""
     numbers = [torch.randn(tuple(shape), generator=source, dtype=torch.float32) for source in sources]
     return to_device(torch.stack(numbers), device)
@@ -79,55 +106,3 @@ def to_device(x: Tensor, device: torch.device | str) -> Tensor:
     """Returns a CPU tensor on `device`, to a GPU without a wait."""
     on_gpu = torch.device(device).type == "cuda"
     return x.pin_memory().to(device, non_blocking=True) if on_gpu else x.to(device)
-
-
-@torch.no_grad()
-def trajectory(
-    model: nn.Module,
-    objective: Objective,
-    labels: Sequence[int],
-    seeds: Sequence[int],
-    shape: Sequence[int],
-    no_class: int,
-    steps: int,
-    sampler: str = "",
-    guidance: float = 1.0,
-    interval: Sequence[float] = (0.0, 1.0),
-    context: Context = nullcontext,
-) -> Iterator[Tensor]:
-    """Yields noise (B, C, H, W), then the state after each step, on the model's device.
-
-    The model runs in evaluation mode. Equal seeds give equal samples, up to rounding, in any batch.
-
-    Args:
-        labels: a class for each sample.
-        seeds: one for each sample.
-        shape: (C, H, W).
-        sampler: empty for the objective's first.
-        no_class, guidance, interval, context: see `Guided`.
-    """
-    device = next(model.parameters()).device
-    guided = Guided(model, objective, no_class, shape[0], guidance, interval, context)
-    sources = generators(seeds)
-    noise, classes = normal(sources, shape, device), to_device(torch.tensor(labels), device)
-    with evaluating(model):
-        yield noise
-        yield from objective.denoise(guided, noise, classes, steps, sampler or objective.samplers[0], sources)
-
-
-def generate(
-    model: nn.Module,
-    objective: Objective,
-    labels: Sequence[int],
-    seeds: Sequence[int],
-    shape: Sequence[int],
-    no_class: int,
-    steps: int,
-    batch_size: int = 256,
-    **options: Any,
-) -> Iterator[Tensor]:
-    """Yields samples (B, C, H, W) in batches; the other arguments are those of `trajectory`."""
-    for first in range(0, len(labels), batch_size):
-        rows = slice(first, first + batch_size)
-        states = trajectory(model, objective, labels[rows], seeds[rows], shape, no_class, steps, **options)
-        yield deque(states, maxlen=1).pop()

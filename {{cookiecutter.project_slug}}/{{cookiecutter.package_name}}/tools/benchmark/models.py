@@ -7,6 +7,7 @@ same work. Eager and compiled share one model, and so its memory.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -68,6 +69,9 @@ class Runner:
         with translate_errors("model"):
             self.module = build_module(cfg, device).to(device)
         vars(self.module)["log"] = lambda *_, **__: None  # Lightning's wants a trainer
+        data = SimpleNamespace(training_indices=lambda number, _: [(0, index) for index in range(number)])
+        trainer = SimpleNamespace(datamodule=data, distributed_sampler_kwargs=None)
+        vars(self.module)["_trainer"] = trainer  # says which samples a batch has
         self.model = self.module.model
         dtype = set_precision(self.module, cfg.trainer.precision)
         self.autocast = partial(torch.autocast, device.type, dtype, enabled=dtype is not None)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...cli import Options, print_options, read_options
-from ...config.constraints import COUNT, SEED, Check, all_of, at_least, between, relation, share
+from ...config.constraints import COUNT, SEED, Check, all_of, at_least, between, check_constraints, relation, share
 from ...config.errors import UsageError, require, translate_errors
 
 USAGE = "python prepare.py {{ "source=<text>" if llm }}{{ "|" if llm and dit }}{{ "images=<folder>" if dit }} out=<folder> [key=value ...]"
@@ -41,9 +41,7 @@ def main(argv: list[str]) -> None:
     values = read_options(argv, options)
     for key in (given[0], "out"):
         require(bool(values[key]), f"{key} is not set: expected a path")
-    for key in CONSTRAINTS.keys() & values.keys():
-        if wrong := CONSTRAINTS[key](values[key], values):
-            raise UsageError(f"{key}={values[key]}: {wrong}")
+    check_constraints(values, CONSTRAINTS)
     try:
         with translate_errors():
             run(**values)

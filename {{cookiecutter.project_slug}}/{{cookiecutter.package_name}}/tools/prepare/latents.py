@@ -2,9 +2,8 @@
 
 import hashlib
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,9 @@ from ...data import prepared
 from ...data.prepared import META
 
 if TYPE_CHECKING:
-    from ...data.images import ImageSet, Split
+    from torch import Tensor
+
+    from ...data.images import Split
     from ...data.vae import VAE
 
 OPTIONS: Options = {
@@ -57,10 +58,10 @@ def prepare_latents(
         ValueError: images or an autoencoder that cannot be read, or a folder with something else.
     """
     folder, root = Path(out).expanduser(), Path(images).expanduser()
-    if not out or not images:
-        raise ValueError("expected images=FOLDER with train/<class>/* or <class>/*, and out=FOLDER for the latents")
     if root.exists() and folder.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"out={out} is in images={images} and would be taken for a class; take another folder")
+    from torch.utils.data import DataLoader, Subset
+
     from ...data.image_sources import load  # with Lightning, for which a wrong option should not wait
     from ...data.images import ImageSet, divide
     from ...data.latents import FORMAT, SPLITS, Latents, read_meta
@@ -77,7 +78,7 @@ def prepare_latents(
     encoder = VAE(vae)
     if img_size % encoder.factor:
         raise ValueError(f"img_size={img_size}: expected a multiple of {encoder.factor}, the pixels of one latent")
-    settings = {"images": images, "vae": encoder.source, "weights": encoder.checksum(), "img_size": img_size}
+    settings = {"images": images, "vae": encoder.source, "img_size": img_size}
     settings |= {"val_fraction": val_fraction, "split_seed": split_seed, "shard": shard}
     source = _checksum(splits)
     if (folder / META).exists():
@@ -89,8 +90,9 @@ def prepare_latents(
 
     encoder.model.to(find_device(device))
     side = img_size // encoder.factor
-    files = {name: _files(name, split, shard) for name, split in splits.items()}
-    entries = {name: _entry(name, part) for name, part in files.items()}
+    files = {name: _files(name, len(split.indices), shard) for name, split in splits.items()}
+    shards = {name: [{"file": file, "images": len(part)} for file, part in parts] for name, parts in files.items()}
+    entries = {name: {"labels": f"{name}-labels.npy", "shards": shards[name]} for name in files}
     meta = {
         "format": FORMAT,
         "shape": [encoder.channels, side, side],
@@ -105,35 +107,28 @@ def prepare_latents(
         "source": source,
     }
     _, transform = image_transforms(img_size, 3, (0.5,), (0.5,), "bicubic", 1.0, {})  # RGB in -1..1
-    read_by = 0 if workers == 1 else workers or utils.cpu_count()
+    readers = 0 if workers == 1 else workers or utils.cpu_count()
     with prepared.begun(folder, out, {"settings": settings, "source": source}), progress("images") as bar:
         task = bar.add_task("", total=sum(len(split.indices) for split in splits.values()))
         for name, split in splits.items():
-            _write(folder / entries[name]["labels"], split.source.targets[split.indices].astype(np.int64))
-            missing = {folder / file: images for file, images in files[name].items() if not (folder / file).exists()}
-            bar.advance(task, len(split.indices) - sum(map(len, missing.values())))
-            dataset, advance = ImageSet(split, "RGB", transform), partial(bar.advance, task)
-            for file, latents in _encoded(encoder, dataset, missing, batch_size, read_by, advance):
-                _write(file, latents)
+            _write(folder / f"{name}-labels.npy", split.source.targets[split.indices].astype(np.int64))
+            dataset = ImageSet(split, "RGB", transform)
+            for file, part in files[name]:
+                if (folder / file).exists():
+                    bar.advance(task, len(part))
+                else:
+                    batches = DataLoader(Subset(dataset, part), batch_size, num_workers=readers)
+                    _write(folder / file, _encoded(encoder, batches, partial(bar.advance, task)))
         utils.write_json(folder / META, meta)
         prepared.done(folder)
     _report(out, meta)
     return meta
 
 
-def _files(name: str, split: "Split", shard: int) -> dict[str, range]:
-    """Returns the shards of a split, and which of its images are in them."""
-    return {f"{name}-{i:05}.npy": part for i, part in enumerate(_parts(range(len(split.indices)), shard))}
-
-
-def _parts(numbers: range, size: int) -> list[range]:
-    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
-
-
-def _entry(name: str, files: Mapping[str, range]) -> dict[str, Any]:
-    """Returns the entry of a split in meta.json."""
-    shards = [{"file": file, "images": len(images)} for file, images in files.items()]
-    return {"labels": f"{name}-labels.npy", "shards": shards}
+def _files(name: str, images: int, shard: int) -> list[tuple[str, range]]:
+    """Returns the shards of a split, and which of its images are in each."""
+    starts = range(0, images, shard)
+    return [(f"{name}-{i:05}.npy", range(images)[start : start + shard]) for i, start in enumerate(starts)]
 
 
 def _checksum(splits: Mapping[str, "Split"]) -> str:
@@ -147,44 +142,27 @@ def _checksum(splits: Mapping[str, "Split"]) -> str:
     return digest.hexdigest()
 
 
-def _encoded(
-    vae: "VAE",
-    dataset: "ImageSet",
-    files: Mapping[Path, range],
-    batch_size: int,
-    workers: int,
-    advance: Callable[[int], None],
-) -> Iterator[tuple[Path, np.ndarray]]:
-    """Yields each of the files with its latents (images, 2, 2, C, h, w) in fp16.
-
-    Args:
-        files: with the images that belong in each.
-        advance: takes the number of images in every batch that is encoded.
+def _encoded(vae: "VAE", batches: Iterable[tuple["Tensor", "Tensor"]], advance: Callable[[int], None]) -> np.ndarray:
+    """Returns latents (images, 2, 2, C, h, w) in fp16; `advance` takes the number of images after each batch.
 
     Raises:
         ValueError: an image cannot be read, a latent is too large for fp16, or the device has too little memory.
     """
     import torch
-    from torch.utils.data import DataLoader
 
-    batches = {file: _parts(images, batch_size) for file, images in files.items()}
-    sampler = [list(batch) for part in batches.values() for batch in part]
+    latents = []
     try:
-        loader = iter(DataLoader(dataset, batch_sampler=sampler, num_workers=workers))
-        for file, part in batches.items():
-            latents = []
-            for images, _ in islice(loader, len(part)):
-                both = torch.stack((vae.encode(images), vae.encode(images.flip(-1))), dim=1)
-                latents.append(both.half().cpu())
-                advance(len(images))
-            array = torch.cat(latents).numpy()
-            if not np.isfinite(array).all():
-                raise ValueError(f"vae={vae.source}: it gives latents beyond the range of fp16")
-            yield file, array
+        for images, _ in batches:
+            latents.append(torch.stack((vae.encode(images), vae.encode(images.flip(-1))), dim=1).half().cpu())
+            advance(len(images))
     except torch.OutOfMemoryError as error:
-        raise ValueError(f"batch_size={batch_size} takes too much memory of the device; continue with less") from error
+        raise ValueError("a batch takes too much memory of the device; continue with a smaller batch_size") from error
     except UsageError as error:  # an image cannot be read, perhaps in a worker
         raise UsageError(f"{own_words(error)}; then the same command continues") from error
+    array = torch.cat(latents).numpy()
+    if not np.isfinite(array).all():
+        raise ValueError(f"vae={vae.source}: it gives latents beyond the range of fp16")
+    return array
 
 
 def _write(file: Path, array: np.ndarray) -> None:
