@@ -17,7 +17,7 @@ def main(argv: list[str]) -> None:
     if (resume := value_of("resume", argv)) is not None:
         require(bool(resume), "resume=: name a run directory, as in resume=runs/<run>")
         run_dir, config = resumed_run(Path(resume))
-        cfg = recompose(config, [*argv, f"resume={run_dir}"], anew=("trainer", "logger"), free=RESUMABLE)
+        cfg = recompose(config, [*argv, f"resume={run_dir}"], anew=("trainer", "callbacks", "logger"), free=RESUMABLE)
     else:
         cfg = compose(argv)
 

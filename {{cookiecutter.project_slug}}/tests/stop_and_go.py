@@ -12,7 +12,7 @@ from {{cookiecutter.package_name}}.train import train
 
 from .runs import ROOT, Tiny, rows
 
-ARGV = ["save_every_n_steps=4", "ema.decay=0.9", "optim.clip_norm=0.5", "monitor.samples=16"]
+ARGV = ["checkpoint.every_n_steps=4", "ema.decay=0.9", "optim.clip_norm=0.5", "monitor.samples=16"]
 
 SCRIPT = """
 import os, shutil

@@ -2,7 +2,7 @@
 
 import pytest
 
-from {{cookiecutter.package_name}}.config import by_width
+from {{cookiecutter.package_name}}.config.values import by_width
 
 FACTORS = {1024: 1.0, 4096: 0.25}
 

@@ -143,7 +143,7 @@ def test_a_killed_run_goes_on_from_what_it_saved_before_a_validation(
     start: Start, break_off: Callable[..., Path], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Step 4 is saved, then validated; killed at step 5, it resumes with a validation, which is written once."""
-    argv = [*tiny.random, *BY_STEPS, "save_every_n_steps=4"]
+    argv = [*tiny.random, *BY_STEPS, "checkpoint.every_n_steps=4"]
     whole, expected = start(*argv)
     with monkeypatch.context() as patch:
         patch.setattr(LastCheckpoint, "on_exception", lambda *_: None)

@@ -26,7 +26,7 @@ RUN_DIR = "DYT_RUN_DIR"  # set by rank 0 for the other ranks, which Lightning st
 
 # Keys that may change when a run resumes; the others make it another run.
 MACHINE = ("data.batch_size", "data.download", "data.pin_memory", "data.root", "data.workers", "trainer")
-RESUMABLE = ("resume", "compile", "logger", "monitor", "save_every_n_steps", *MACHINE)
+RESUMABLE = ("resume", "callbacks", "checkpoint", "compile", "logger", "monitor", *MACHINE)
 
 
 @dataclass(frozen=True)

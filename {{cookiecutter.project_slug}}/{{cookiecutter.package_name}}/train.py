@@ -12,10 +12,12 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.cli import instantiate_class
+from lightning.pytorch.profilers import AdvancedProfiler, SimpleProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
-from .callbacks.checkpoint import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
+from .callbacks.checkpoint import AllCheckpoints, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, TopCheckpoints
 from .callbacks.divergence import Divergence
 from .callbacks.hparams import HParams
 from .callbacks.norm_figures import NormFigures, select_layers
@@ -49,6 +51,8 @@ from .models.optim import lr_factor
 from .models.pretrained import initialise_
 from .runs import Run, best_checkpoint, load_checkpoint, open_run, peak_memory_bytes, write_summary
 
+PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}  # Lightning's names
+
 
 def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
     """Fits, tests the best checkpoint, and writes and prints the summary.
@@ -66,7 +70,7 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
         data.check_trainable(cfg.data.total_batch_size)
     with translate_errors("trainer"):
         steps = count_steps(cfg, data)
-        data.steps_per_epoch = steps.per_epoch
+        data.steps_per_epoch, data.repeats = steps.per_epoch, bool(cfg.trainer.get("overfit_batches"))
     with translate_errors("schedule"):
         lr_factor(steps.total, **plain(cfg.schedule))
     with translate_errors("model"):
@@ -74,6 +78,7 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
         module = build_module(cfg, training_device(cfg))
     with translate_errors(f"monitor.curves={cfg.monitor.curves}"):
         select_layers(cfg.monitor.curves, named_norms(module.model))
+    own_callbacks = instantiate_callbacks(cfg)
     with open_run(cfg, steps.total) as run:
         if cfg.init.weights and run.checkpoint is None:
             initialise_(module, cfg, data)
@@ -87,7 +92,7 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
             default_root_dir=run.path,
             logger=build_loggers(run.path, resumed_step, plain(cfg.logger)),
             enable_progress_bar=sys.stdout.isatty(),
-            callbacks=build_callbacks(cfg, run, steps, throughput),
+            callbacks=build_callbacks(cfg, run, steps, throughput, own_callbacks),
         )
         if trainer.is_global_zero:
             print_tree(cfg)
@@ -96,6 +101,8 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
                 trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint, weights_only=True)
                 # read before the test, in which the callbacks load their states from the best checkpoint
                 values = summarise(trainer, module, steps, throughput, run)
+                if trainer.global_step < steps.total and trainer.is_global_zero:
+                    print(f"training ended early, at step {trainer.global_step} of {steps.total}")
                 best = best_checkpoint(run.path)
                 trainer.test(module, datamodule=data, ckpt_path=best, verbose=False, weights_only=True)
         except Diverged:
@@ -184,7 +191,8 @@ def count_steps(cfg: DictConfig, data: DataModule) -> Steps:
     """
     options, batch, processes = cfg.trainer, cfg.data.total_batch_size, process_count(cfg.trainer)
     _, accumulate = split_batch(batch, cfg.data.batch_size, processes)
-    per_epoch, limit = data.sizes["train"] // batch, options.limit_train_batches
+    per_epoch = data.sizes["train"] // batch
+    limit = options.get("overfit_batches") or options.limit_train_batches
     if isinstance(limit, float):
         per_epoch = int(per_epoch * limit)
     elif limit % accumulate:
@@ -197,6 +205,8 @@ def count_steps(cfg: DictConfig, data: DataModule) -> Steps:
         share, batches = options[f"limit_{split}_batches"], ceil(data.sizes[split] // processes / data.batch_size)
         if isinstance(share, float) and share and batches and int(share * batches) < 1:
             raise ValueError(f"limit_{split}_batches={share}: that is less than one batch; 1.0 takes all")
+    if fast := int(options.get("fast_dev_run") or 0):
+        return Steps(per_epoch, fast, fast)
     totals = [per_epoch * options.max_epochs, options.max_steps]
     validation = options.val_every_n_steps or per_epoch * options.check_val_every_n_epoch
     return Steps(per_epoch, min(total for total in totals if total > 0), validation)
@@ -287,9 +297,33 @@ def training_device(cfg: DictConfig) -> str | None:
     return "meta" if sharded and not cfg.init.weights else None
 
 
-def build_callbacks(cfg: DictConfig, run: Run, steps: Steps, throughput: Throughput) -> list[L.Callback]:
+def instantiate_callbacks(cfg: DictConfig) -> list[L.Callback]:
+    """Returns the callbacks of section `callbacks`: import paths of classes, with their arguments.
+
+    Raises:
+        UsageError: there is no such class, it is no callback, or it does not take the arguments.
+    """
+    callbacks = []
+    for name, entry in plain(cfg.callbacks).items():
+        with translate_errors(f"callbacks.{name}", AttributeError, ImportError, MisconfigurationException):
+            if not isinstance(entry, dict) or "class_path" not in entry or entry.keys() - {"class_path", "init_args"}:
+                raise ValueError("expected class_path, the import path of a class, and init_args")
+            if "." not in entry["class_path"]:
+                raise ValueError(f"class_path={entry['class_path']}: expected module.Class")
+            callbacks.append(instantiate_class((), entry))
+            if not isinstance(callbacks[-1], L.Callback):
+                raise TypeError(f"{entry['class_path']} is no subclass of lightning.Callback")
+    return callbacks
+
+
+def build_callbacks(
+    cfg: DictConfig, run: Run, steps: Steps, throughput: Throughput, own: list[L.Callback]
+) -> list[L.Callback]:
+    """Returns all callbacks in the order of their calls; those of section `callbacks` come before what saves."""
     terminal = sys.stdout.isatty()
     monitor = NormMonitor(cfg.monitor.every_n_steps, cfg.monitor.samples)
+    saving = cfg.checkpoint
+    top = saving.save_top_k > 1 and not saving.keep_all
     return [
         StepSeeding(cfg.seed),
         monitor,
@@ -297,8 +331,11 @@ def build_callbacks(cfg: DictConfig, run: Run, steps: Steps, throughput: Through
         HParams(cfg),
         throughput,
         Divergence(cfg.trainer.log_every_n_steps),
+        *own,
         BestCheckpoint(run.checkpoints, cfg.task.monitor, cfg.task.monitor_mode),
-        LastCheckpoint(run.checkpoints, cfg.save_every_n_steps),
+        *([TopCheckpoints(run.checkpoints, cfg.task.monitor, cfg.task.monitor_mode, saving.save_top_k)] if top else []),
+        *([AllCheckpoints(run.checkpoints, saving.every_n_steps)] if saving.keep_all else []),
+        LastCheckpoint(run.checkpoints, saving.every_n_steps),
         ConfigRecord(plain(cfg), run.path),
         ProgressBar(refresh_rate=10) if terminal else ProgressLines(throughput, steps.per_epoch),
         StepClock(steps.validation),
@@ -315,6 +352,11 @@ def build_trainer(cfg: DictConfig, steps: Steps | None = None, **settings: Any) 
         UsageError: Lightning refuses a value of the section.
     """
     options = plain(cfg.trainer) | {"devices": device_list(cfg.trainer.devices)}
+    if fast := int(options.pop("fast_dev_run", 0) or 0):  # Lightning's own saves and logs nothing
+        options |= {"limit_val_batches": fast, "limit_test_batches": fast}
+    options.pop("overfit_batches", None)  # the data module repeats them
+    if options.get("profiler") in PROFILERS and "default_root_dir" in settings:
+        options["profiler"] = PROFILERS[options["profiler"]](dirpath=settings["default_root_dir"], filename="profile")
     _, accumulate = split_batch(cfg.data.total_batch_size, cfg.data.batch_size, process_count(cfg.trainer))
     for counted in ("max_epochs", "max_steps", "check_val_every_n_epoch", "val_every_n_steps", "limit_train_batches"):
         del options[counted]  # `steps` has them
@@ -324,13 +366,12 @@ def build_trainer(cfg: DictConfig, steps: Steps | None = None, **settings: Any) 
     if cfg.trainer.strategy == "fsdp":
         options["strategy"] = sharded_strategy(process_count(cfg.trainer))
         settings["callbacks"] = [*settings.get("callbacks", []), EqualForwards()]
-    with translate_errors("trainer", ImportError, MisconfigurationException, RuntimeError):
+    with translate_errors("trainer", AttributeError, ImportError, MisconfigurationException, RuntimeError):
         return L.Trainer(
-            **options,
             accumulate_grad_batches=accumulate,
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             enable_model_summary=False,
             plugins=[AtomicCheckpointIO()],
-            **settings,
+            **{**settings, **options},
         )

@@ -41,11 +41,21 @@ class BestCheckpoint(ModelCheckpoint):
     """Saves `best.ckpt`, by the metric `monitor`, when a validation ends.
 
     A run whose directory was moved or copied keeps its best score, and its own file.
+
+    Args:
+        options: of ModelCheckpoint, for subclasses.
     """
 
-    def __init__(self, folder: Path, monitor: str, mode: str) -> None:
+    def __init__(self, folder: Path, monitor: str | None, mode: str, filename: str = "best", **options: Any) -> None:
         super().__init__(
-            folder, "best", monitor=monitor, mode=mode, save_on_train_epoch_end=False, enable_version_counter=False
+            folder,
+            filename,
+            monitor=monitor,
+            mode=mode,
+            auto_insert_metric_name=False,
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
+            **options,
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -57,6 +67,20 @@ class BestCheckpoint(ModelCheckpoint):
             return value.replace(old, new, 1) if isinstance(value, str) else value
 
         super().load_state_dict({key: moved(value) for key, value in state_dict.items()})
+
+
+class TopCheckpoints(BestCheckpoint):
+    """Keeps the `save_top_k` best checkpoints, as `step<n>.ckpt`."""
+
+    def __init__(self, folder: Path, monitor: str, mode: str, save_top_k: int) -> None:
+        super().__init__(folder, monitor, mode, "step{step}", save_top_k=save_top_k)
+
+
+class AllCheckpoints(BestCheckpoint):
+    """Keeps every checkpoint, as `step<n>.ckpt`: one a validation, or one each `every_n_steps` if not 0."""
+
+    def __init__(self, folder: Path, every_n_steps: int) -> None:
+        super().__init__(folder, None, "min", "step{step}", save_top_k=-1, every_n_train_steps=every_n_steps or None)
 
 
 class LastCheckpoint(ModelCheckpoint):

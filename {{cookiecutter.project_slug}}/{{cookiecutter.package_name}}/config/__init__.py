@@ -2,35 +2,54 @@
 
 A *group* is a folder of `configs/`, an *option* one of its files. `group=option` picks a file, `group.key=value`
 overrides a key, `experiment=name` is a file that does both. Later wins: train.yaml < options < task < its with_<group>
-< experiment < command line.
+< experiment < debug < command line.
 
-A norm, model, data, trainer or logger file fills the section of its group; a task or an experiment file is written from
-the root of the config. Its `defaults:` name the options that it picks; those of a task may be of groups of its own.
-`with_norm: {dyt: {...}}` in a task's or an experiment's file is what it changes under that option, and so with every
-group, norm last. The type of a key is that of its value in the files; `CONSTRAINTS` has the ranges and choices.
+A norm, model, data, trainer, callbacks or logger file fills the section of its group; `callbacks=[one,two]` merges
+several, and `callbacks=my.yaml` takes a file from anywhere. A task, experiment or debug file is written from the root
+of the config. Its `defaults:` name the options that it picks; those of a task may be of groups of its own. `with_norm:
+{dyt: {...}}` in such a file is what it changes under that option, and so with every group, norm last. The type of a key
+is that of its value in the files; `CONSTRAINTS` has the ranges and choices. Section `trainer` takes more arguments of
+Lightning's Trainer (`names.py`), section `callbacks` any entry with `class_path` and `init_args`.
 """
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from .constraints import check_constraints, is_number
+from .constraints import check_constraints
 from .errors import UsageError, did_you_mean, require
+from .names import ALIASES, HINTS, PASSED, REPLACED
+from .values import Text, has_key, leaves, parse_yaml, plain, to_argv, typed_value, without
+
+__all__ = [
+    "CONFIGS",
+    "ROOTED",
+    "compose",
+    "family_of",
+    "fit_keys",
+    "groups",
+    "has_key",
+    "leaves",
+    "load_yaml",
+    "parse",
+    "parse_yaml",
+    "plain",
+    "recompose",
+    "to_argv",
+    "typed_value",
+    "value_of",
+    "without",
+]
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-ROOTED = ("task", "experiment")  # groups whose files are written from the root
+ROOTED = ("task", "experiment", "debug")  # groups whose files are written from the root
 SHORT = {"init": "init.weights"}  # keys that may be typed shorter
-
-
-class Text(str):
-    """A value as it was typed, not parsed yet."""
 
 
 def groups() -> dict[str, list[str]]:
@@ -49,14 +68,16 @@ def compose(argv: list[str], check: bool = True) -> DictConfig:
         UsageError: unknown group, option or key, or a wrong value; the message names what would be right.
     """
     picks, overrides = parse(argv)
-    name = picks.pop("experiment", None)
-    experiment = OmegaConf.create() if name is None else _option("experiment", name)
-    cfg = _layers({**experiment.get("defaults", {}), **picks})
+    files = [(group, name, _option(group, name)) for group in ("experiment", "debug") if (name := picks.pop(group, ""))]
+    defaults = {key: option for _, _, file in files for key, option in file.get("defaults", {}).items()}
+    cfg = _layers({**defaults, **picks})
     known = {str(group): groups()[str(group)] for group in cfg.defaults if group not in ROOTED}
-    changes = _with_sections(CONFIGS / "experiment" / f"{name}.yaml", experiment, known)
-    own = [*leaves(_without(experiment, "defaults", *(f"with_{group}" for group in changes)))]
-    for group, options in changes.items():
-        own += leaves(options.get(cfg.defaults[group]) or {})
+    own: list[tuple[str, Any]] = []
+    for group, name, file in files:
+        changes = _with_sections(CONFIGS / group / f"{name}.yaml", file, known)
+        own += leaves(_without(file, "defaults", *(f"with_{one}" for one in changes)))
+        for one, options in changes.items():
+            own += leaves(options.get(cfg.defaults[one]) or {})
     return _override(cfg, [*own, *overrides], check)
 
 
@@ -87,7 +108,10 @@ def recompose(saved: Mapping[str, Any], argv: list[str], anew: tuple[str, ...], 
         if isinstance(value, str) and "${" in value:  # it could read this machine's environment
             raise UsageError(f"the run's config has {key}={value}: expected a plain value")
         if key not in replaced:
-            require(has_key(cfg, key), f"the run was made by another version of this project: it has the key {key}")
+            require(
+                has_key(cfg, key) or _is_open(key),
+                f"the run was made by another version of this project: it has the key {key}",
+            )
             OmegaConf.update(cfg, key, value, merge=False)
     return _override(cfg, overrides)
 
@@ -102,10 +126,16 @@ def parse(argv: list[str]) -> tuple[dict[str, str], list[tuple[str, Any]]]:
         wrong = f"{argument}: expected group=option or key=value, as in norm=dyt or optim.lr=1e-3; --help lists them"
         require(bool(right), wrong)
         if key in known:
-            picks[key] = text
+            picks[key] = _option_name(text, known[key])
         else:
             overrides.append((SHORT.get(key, key), Text(text)))
     return picks, overrides
+
+
+def _option_name(text: str, options: list[str]) -> str:
+    """Returns the option that `text` names, in any case or by an alias; or else `text`."""
+    name = re.sub(r"[_\W]", "", text.lower())
+    return next((one for one in (text, text.lower(), ALIASES.get(name, "")) if one in options), text)
 
 
 def _layers(choices: Mapping[str, str]) -> DictConfig:
@@ -201,9 +231,16 @@ def _typed_values(cfg: DictConfig, key: str, value: Any) -> Iterator[tuple[str, 
     text = value
     if isinstance(value, Text):
         value = parse_yaml(value)
+    if not has_key(cfg, key) and _is_open(key):
+        yield key, value
+        return
     if not has_key(cfg, key):
+        if key.startswith("trainer.") and (other := REPLACED.get(key.partition(".")[2])):
+            raise UsageError(f"{key}: this project decides it; {other}")
         known = [name for name, _ in leaves(cfg) if not name.startswith("defaults.")] + list(cfg.defaults)
-        raise UsageError(f"{key}: there is no such key{did_you_mean(key, known)}; --help lists them")
+        known += [f"trainer.{name}" for name in PASSED]
+        hint = f" (did you mean {HINTS[key]}?)" if key in HINTS else did_you_mean(key, known)
+        raise UsageError(f"{key}: there is no such key{hint}; --help lists them")
     parent, _, name = key.rpartition(".")
     section = OmegaConf.select(cfg, parent) if parent else cfg
     _refuse_follower(cfg, key, section)
@@ -216,6 +253,11 @@ def _typed_values(cfg: DictConfig, key: str, value: Any) -> Iterator[tuple[str, 
         yield key, typed_value(key, section[name], value, text)
 
 
+def _is_open(key: str) -> bool:
+    """Returns whether a key may be set that the files do not have."""
+    return key.startswith("callbacks.") or key in (f"trainer.{name}" for name in PASSED)
+
+
 def _refuse_follower(cfg: DictConfig, key: str, section: DictConfig) -> None:
     """Refuses keys that are not set by themselves: those that name a file's contents, and those of the data."""
     group, _, name = key.partition(".")
@@ -225,6 +267,10 @@ def _refuse_follower(cfg: DictConfig, key: str, section: DictConfig) -> None:
     written = OmegaConf.to_container(section, resolve=False).get(key.rpartition(".")[2])  # type: ignore[union-attr]
     of_data = isinstance(written, str) and written.startswith("${data.")
     require(not of_data, f"{key}: the data decide it; set {str(written).strip('${}')}")
+
+
+def _without(cfg: DictConfig, *names: str) -> DictConfig:
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in names])
 
 
 def load_yaml(path: Path) -> DictConfig:
@@ -243,57 +289,22 @@ def _option(group: str, option: str) -> DictConfig:
         raise UsageError(f"{group}={option}: there is no group {group}; the groups are {', '.join(groups())}")
     if option in options:
         return load_yaml(CONFIGS / group / f"{option}.yaml")
-    if group == "experiment" and option.endswith(".yaml") and Path(option).is_file():
+    if group in ("callbacks", "experiment") and option.endswith(".yaml") and Path(option).is_file():
         return load_yaml(Path(option))
+    if group == "callbacks" and (several := re.fullmatch(r"\[(.*)\]", option)):
+        merged = OmegaConf.merge({}, *(_option(group, one.strip()) for one in several[1].split(",")))
+        assert isinstance(merged, DictConfig)
+        return merged
+    if "," in option and (CONFIGS.parent / "compare.py").exists():
+        raise UsageError(f"{group}={option}: expected one {group}; python compare.py {group}={option} trains each")
     guess = did_you_mean(option, options)
     raise UsageError(f"{group}={option}: there is no such {group}{guess}; choose from {', '.join(options)}")
-
-
-# --- Keys and values.
-
-
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """Returns `cfg` as dicts, lists and scalars, which a checkpoint can hold under `weights_only=True`."""
-    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
-
-
-def leaves(cfg: Mapping[str, Any] | DictConfig) -> Iterator[tuple[str, Any]]:
-    """Yields every key that holds no further keys, dotted, with its value as written."""
-
-    def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for name, value in tree.items():
-            if isinstance(value, Mapping) and value:
-                yield from walk(value, f"{prefix}{name}.")
-            else:
-                yield f"{prefix}{name}", value
-
-    return walk(OmegaConf.to_container(cfg, resolve=False) if isinstance(cfg, DictConfig) else cfg, "")  # type: ignore[arg-type]
-
-
-def without(cfg: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """Returns the leaves of `cfg` but these, and what is below these."""
-    return {key: value for key, value in leaves(cfg) if not any(f"{key}.".startswith(f"{one}.") for one in keys)}
-
-
-def _without(cfg: DictConfig, *names: str) -> DictConfig:
-    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in names])
-
-
-def has_key(cfg: DictConfig, key: str) -> bool:
-    """Returns true if `cfg` has this dotted key; a mapping that is empty in its file has any."""
-    parent, _, name = key.rpartition(".")
-    section = OmegaConf.select(cfg, parent) if parent else cfg
-    return isinstance(section, DictConfig) and (name in section or not section)
 
 
 def value_of(key: str, argv: list[str]) -> str | None:
     """Returns the text given for `key`, if any and not null; the last one counts."""
     text = dict(parse(argv)[1]).get(key)
     return None if text == "null" else text
-
-
-def to_argv(texts: Mapping[str, str]) -> list[str]:
-    return [f"{key}={text}" for key, text in texts.items()]
 
 
 def family_of(model: str) -> str | None:
@@ -327,61 +338,3 @@ def fit_keys(chosen: Sequence[Mapping[str, str]]) -> tuple[list[dict[str, str]],
             group = key.partition(".")[0]
             notes.add(f"{key}: {group}={one.get(group)} has no such key, and is run without it")
     return kept, sorted(notes)
-
-
-def parse_yaml(text: str) -> Any:
-    """Returns the value that `text` is in YAML, or `text` itself.
-
-    Numbers are decimal, as they look: YAML takes 010 for 8, and 1:30 for 90.
-    """
-    if re.fullmatch(r"\d+(:\d+)+", text):
-        return text
-    text = re.sub(r"(?<![\w.+-])([-+]?)0+(?=\d)", r"\1", text)
-    try:
-        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)["value"]  # type: ignore[index, call-overload]
-    except YAMLError:
-        return text
-
-
-def typed_value(key: str, old: Any, new: Any, text: Any) -> Any:
-    """Returns `new` if it has the type of `old`. A text key takes any scalar as typed, so that `name=007` stays 007.
-
-    Raises:
-        UsageError: it has another type.
-    """
-    if isinstance(old, bool):
-        expected, right = "true or false", isinstance(new, bool)
-    elif isinstance(old, int):
-        expected, right = "a whole number", is_number(new) and isinstance(new, int)
-    elif isinstance(old, float):
-        expected, right = "a number", is_number(new)
-    elif isinstance(old, ListConfig):
-        expected, right = "a list", isinstance(new, (list, ListConfig))
-        if right and old and is_number(old[0]) and not all(is_number(item) for item in new):
-            expected, right = "a list of numbers", False
-    elif isinstance(old, DictConfig):
-        expected, right = "a mapping", isinstance(new, (dict, DictConfig))
-    else:  # text, or null where text may stand
-        typed = isinstance(text, Text) or not isinstance(new, (list, dict))
-        new = "" if old is not None and isinstance(text, Text) and not text else new  # which YAML takes for null
-        expected, right = "text", old is None if new is None else typed
-        new = None if new is None else str(text)
-    require(
-        right, f"{key}={text}: expected {expected}, as in {key}={str(old).lower() if isinstance(old, bool) else old}"
-    )
-    return new
-
-
-def by_width(value: float | int, width: int, factors: Mapping[int, float | int]) -> float:
-    """Returns `value` times the factor of this width, interpolated between the widths of `factors` in log-log scale.
-
-    Outside of them it is the factor of the nearest width.
-    """
-    known = sorted(factors)
-    width = min(max(width, known[0]), known[-1])
-    low, high = max(one for one in known if one <= width), min(one for one in known if one >= width)
-    weight = math.log(width / low) / math.log(high / low) if low < high else 0.0
-    return value * round(factors[low] ** (1 - weight) * factors[high] ** weight, 6)
-
-
-OmegaConf.register_resolver("by_width", by_width, replace=True)

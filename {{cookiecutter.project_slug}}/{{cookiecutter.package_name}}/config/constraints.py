@@ -153,7 +153,8 @@ MODEL_INIT = {"vit": ("timm", "fan_in"), "dit": ("fan_in", "dit"), "llm": ("fan_
 CONSTRAINTS: dict[str, Check] = {
     "seed": SEED,
     "name": matches(r"\w[\w.-]{0,99}", "up to 100 letters, digits, '-', '_' and '.', as in my-run"),
-    "save_every_n_steps": at_least(0),
+    "checkpoint.every_n_steps": at_least(0),
+    "checkpoint.save_top_k": between(1, 1000),
     "init.norms": one_of("calibrated", "fresh"),
     "init.samples": COUNT,
     "optim.lr": at_least(0),

@@ -30,6 +30,7 @@ class DataModule(L.LightningDataModule):
 
     noun = "sample"  # in messages
     class_names: Sequence[str] = ()  # of the classes 0, 1, ..., if they have names
+    repeats = False  # the first epoch again and again, with the same augmentation
     steps_per_epoch: int | None = None  # if fewer than the data allow
     damage: Callable[[Any], Dataset[Any]] | None = None  # wraps the samples of validation and test
 
@@ -126,7 +127,7 @@ class DataModule(L.LightningDataModule):
         self.check_trainable(self._step_size)
         steps = self.trainer.max_steps if self.trainer is not None else -1
         size = (steps * self._step_size if steps > 0 else self.epoch_size) // world
-        sampler = TrainSampler(self.sizes["train"], self.seed, self.epoch_size, size, rank, world)
+        sampler = TrainSampler(self.sizes["train"], self.seed, self.epoch_size, size, rank, world, self.repeats)
         options = {"sampler": sampler, **self._options("train")}
         return TrainLoader(self.dataset("train"), self.trainer, self._step_size, **options)
 

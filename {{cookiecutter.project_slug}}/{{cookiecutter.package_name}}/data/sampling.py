@@ -5,7 +5,7 @@ itself with them. So no random state is saved, and neither workers nor an interr
 """
 
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import count, islice, repeat
 from typing import Any
 
 import lightning as L
@@ -32,11 +32,21 @@ class TrainSampler(Sampler[tuple[int, int]]):
         epoch_size: samples of one epoch over all devices; the rest of its permutation is left out.
         size: samples that this device takes in one pass.
         rank, world: this process among those that share the dataset.
+        repeats: every epoch is the first one.
     """
 
-    def __init__(self, length: int, seed: int, epoch_size: int, size: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        length: int,
+        seed: int,
+        epoch_size: int,
+        size: int,
+        rank: int = 0,
+        world: int = 1,
+        repeats: bool = False,
+    ) -> None:
         self.length, self.seed, self.epoch_size, self.size = length, seed, epoch_size, size
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.repeats = rank, world, repeats
         self.start = 0  # position in the sequence, over all devices, where the next pass begins
 
     def __len__(self) -> int:
@@ -47,7 +57,7 @@ class TrainSampler(Sampler[tuple[int, int]]):
 
     def _sequence(self) -> Iterator[tuple[int, int]]:
         first, skip = divmod(self.start, self.epoch_size)
-        for epoch in count(first):
+        for epoch in repeat(0) if self.repeats else count(first):
             order = permutation(self.length, self.seed, epoch)[skip : self.epoch_size]
             for part in order[self.rank :: self.world].split(2**16):  # a list of all would take much memory
                 for index in part.tolist():

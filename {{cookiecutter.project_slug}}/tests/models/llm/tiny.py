@@ -8,7 +8,7 @@ TINY = Tiny(
     family="llm",
     sizes=[
         *("model.depth=2", "model.embed_dim=32", "model.num_heads=2", "model.mlp_dim=64", "data.context=16"),
-        *("trainer.max_steps=-1", "trainer.val_every_n_steps=0", "save_every_n_steps=0"),
+        *("trainer.max_steps=-1", "trainer.val_every_n_steps=0", "checkpoint.every_n_steps=0"),
         *("trainer.limit_val_batches=4", "trainer.limit_test_batches=4"),
     ],
     norms=[
