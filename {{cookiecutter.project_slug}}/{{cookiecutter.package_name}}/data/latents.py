@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..config.errors import UsageError
 from ..utils import mix
 from . import prepared
 from .base import DataModule
@@ -88,7 +87,7 @@ class Latents(DataModule):
     ) -> None:
         super().__init__(batch_size, workers, pin_memory, seed)
         folder, meta = Path(root).expanduser(), read_meta(root)
-        with prepared.translate_errors(folder / META):
+        with prepared.reading(folder / META):
             self.in_chans, self.img_size, _ = shape = [int(size) for size in meta["shape"]]
             self.scale, self.shift = float(meta["scaling_factor"]), float(meta["shift_factor"])
             self.class_names = [str(one) for one in meta["classes"]]
@@ -143,19 +142,15 @@ class LatentSet(Dataset[tuple[Tensor, int]]):
 
 
 def read_meta(root: str) -> dict[str, Any]:
-    """Returns the meta.json of a folder of latents.
-
-    Raises:
-        UsageError: it is not there, or not of this format.
-    """
-    return prepared.read_meta(root, "images=... out=... vae=...", "*.npy", FORMAT)
+    """Returns the meta.json of a folder of latents."""
+    return prepared.read_meta(root, "images=... out=... vae=...", FORMAT)
 
 
 def read_split(folder: Path, entry: Mapping[str, Any], shape: Sequence[int], num_classes: int) -> Split:
     """Returns a split, whose files are checked against its entry in meta.json without reading the latents.
 
     Raises:
-        UsageError: a file is missing, damaged or of another shape.
+        ValueError: a file is missing, damaged or of another shape.
     """
     files = [folder / shard["file"] for shard in entry["shards"]]
     lengths = [int(shard["images"]) for shard in entry["shards"]]
@@ -163,7 +158,7 @@ def read_split(folder: Path, entry: Mapping[str, Any], shape: Sequence[int], num
         _read(file, (length, 2, 2, *shape), DTYPE, mmap_mode="r")
     labels = _read(folder / entry["labels"], (sum(lengths),), np.dtype(np.int64))
     if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-        raise UsageError(f"{folder / entry['labels']} has classes beyond the {num_classes} of {META}; {AGAIN}")
+        raise ValueError(f"{folder / entry['labels']} has classes beyond the {num_classes} of {META}; {AGAIN}")
     return Split(files, list(accumulate(lengths)), labels)
 
 
@@ -171,10 +166,10 @@ def _read(file: Path, shape: tuple[int, ...], dtype: np.dtype, **options: Any) -
     try:
         array = np.load(file, **options)
     except (EOFError, OSError, ValueError) as error:
-        raise UsageError(f"{file} is missing or damaged ({error}); {AGAIN}") from error
+        raise ValueError(f"{file} is missing or damaged ({error}); {AGAIN}") from error
     if (array.shape, array.dtype) != (shape, dtype):
         found, expected = f"{array.dtype} {array.shape}", f"{dtype} {shape}"
-        raise UsageError(f"{file} holds {found}, and {META} says {expected}; {AGAIN}")
+        raise ValueError(f"{file} holds {found}, and {META} says {expected}; {AGAIN}")
     return array
 
 

@@ -7,12 +7,12 @@ one is refused.
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from .. import utils
-from ..config.errors import UsageError, require
+from ..config.errors import UsageError, require, translate_errors
 from ..utils import LOCK
 
 META = "meta.json"
@@ -20,38 +20,31 @@ PLAN = "plan.json"
 AGAIN = "delete the folder and prepare the data again"
 
 
-def read_meta(folder: str, usage: str, shards: str, version: int) -> dict[str, Any]:
+def read_meta(folder: str, usage: str, version: int) -> dict[str, Any]:
     """Returns the meta.json of a prepared folder.
 
     Args:
         usage: arguments of prepare.py that make such a folder.
-        shards: pattern of its files; they tell an unfinished folder from another one.
         version: the format expected.
 
     Raises:
-        UsageError: it is missing, or of another format.
+        ValueError: it is missing, or of another format.
     """
-    make = f"python prepare.py {usage} makes one"
-    require(bool(folder), f"root is empty: expected a folder with {META}; {make}")
-    path = Path(folder).expanduser() / META
-    begun = (path.parent / PLAN).exists() or any(path.parent.glob(shards))
-    hint = "prepare.py has not finished it: the same command continues" if begun else make
-    require(path.is_file(), f"{folder} has no {META}; {hint}")
-    with translate_errors(path):
-        meta = json.loads(path.read_bytes())
-        require(meta["format"] == version, f"{path}: expected format {version}, not {meta['format']}; {AGAIN}")
+    path, make = Path(folder).expanduser() / META, f"python prepare.py {usage} makes one"
+    if not folder or not path.is_file():
+        begun = folder and (path.parent / PLAN).exists()
+        hint = "prepare.py has not finished it: the same command continues" if begun else make
+        raise ValueError(f"root={folder} is no folder with a {META}; {hint}")
+    with reading(path):
+        meta: dict[str, Any] = json.loads(path.read_bytes())
+        if meta["format"] != version:
+            raise ValueError(f"expected format {version}, not {meta['format']}; {AGAIN}")
     return meta
 
 
-@contextmanager
-def translate_errors(path: Path) -> Iterator[None]:
-    """Turns what is raised while the contents of a meta.json are read into a UsageError."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path} was not written by prepare.py: {error!r}") from error
+def reading(path: Path) -> AbstractContextManager[None]:
+    """Turns errors of code that reads the contents of a meta.json into a UsageError that names it."""
+    return translate_errors(f"{path} was not written by this prepare.py", KeyError)
 
 
 def check_made_from(meta: dict[str, Any], out: str, settings: dict[str, Any], source: Any) -> None:

@@ -137,7 +137,7 @@ def read_shards(folder: str) -> Corpus:
         ValueError: meta.json is missing or damaged, or a shard is.
     """
     meta, root = read_meta(folder), Path(folder).expanduser()
-    with prepared.translate_errors(root / META):
+    with prepared.reading(root / META):
         dtype, vocab_size, eot = np.dtype(DTYPES[meta["dtype"]]), int(meta["vocab_size"]), int(meta["eot"])
         entries = {name: meta["splits"][name] for name in SPLITS}
         shards = {
@@ -153,7 +153,7 @@ def read_shards(folder: str) -> Corpus:
 
 def read_meta(folder: str) -> dict[str, Any]:
     """Returns the meta.json of a folder of shards."""
-    return prepared.read_meta(folder, "source=... out=...", "*.bin", FORMAT)
+    return prepared.read_meta(folder, "source=... out=...", FORMAT)
 
 
 def divide(documents: dict[str, bytes], val_fraction: float, test_fraction: float) -> Corpus:

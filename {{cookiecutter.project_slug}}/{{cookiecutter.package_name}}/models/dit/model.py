@@ -76,13 +76,13 @@ class DiT(nn.Module):
         self.x_embedder = PatchEmbed(img_size, patch_size, in_chans, embed_dim)
         self.t_embedder = TimestepEmbedder(embed_dim)
         self.y_embedder = LabelEmbedder(num_classes, embed_dim)
-        places = torch.empty(1, self.side**2, embed_dim)
+        pos_embed = torch.empty(1, self.side**2, embed_dim)
         if self.learned:
-            self.pos_embed = nn.Parameter(places)
+            self.pos_embed = nn.Parameter(pos_embed)
         else:
-            self.register_buffer("pos_embed", places)
-        tables = torch.empty(self.side**2, 2 * self.head_dim) if rope else None  # sine, then cosine, as timm has them
-        self.register_buffer("rope", tables, persistent=False)
+            self.register_buffer("pos_embed", pos_embed)
+        angles = torch.empty(self.side**2, 2 * self.head_dim) if rope else None  # sine, then cosine, as timm has them
+        self.register_buffer("rope", angles, persistent=False)
         hidden = round(embed_dim * mlp_ratio)
         self.blocks = nn.ModuleList(Block(norm_layer, embed_dim, num_heads, hidden, mlp, qk_norm) for _ in range(depth))
         self.final_layer = FinalLayer(norm_layer, embed_dim, patch_size**2 * outputs * in_chans)
