@@ -28,13 +28,13 @@ def read_meta(folder: str, usage: str, version: int) -> dict[str, Any]:
         version: the format expected.
 
     Raises:
-        ValueError: it is missing, or of another format.
+        UsageError: it is missing, or of another format.
     """
     path, make = Path(folder).expanduser() / META, f"python prepare.py {usage} makes one"
     if not folder or not path.is_file():
         begun = folder and (path.parent / PLAN).exists()
         hint = "prepare.py has not finished it: the same command continues" if begun else make
-        raise ValueError(f"root={folder} is no folder with a {META}; {hint}")
+        raise UsageError(f"root={folder} is no folder with a {META}; {hint}")
     with reading(path):
         meta: dict[str, Any] = json.loads(path.read_bytes())
         if meta["format"] != version:
