@@ -50,7 +50,6 @@ ANSWERED = {
         *("docs/compare.md", "docs/benchmark.md", "tests/data/test_latents_runs.py"),
     ],
     ("license", "none"): ["LICENSE"],
-    ("logger", "none"): ["configs/logger/wandb.yaml"],
 }
 CI = {"github": ".github", "gitlab": ".gitlab-ci.yml"}
 

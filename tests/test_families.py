@@ -75,6 +75,6 @@ def test_every_path_of_the_hook_is_there(template: Path, bake: Bake, tmp_path: P
     hook = tmp_path / "hook.py"
     hook.write_text(create_env_with_context(context).from_string(source).render(**context), encoding="utf-8")
     tables = runpy.run_path(str(hook))
-    project = bake(logger="wandb")
+    project = bake()
     patterns = [pattern for table in ("FAMILIES", "ANSWERED") for paths in tables[table].values() for pattern in paths]
     assert [one for one in patterns if not any(project.glob(one.format(package="my_project")))] == []

@@ -57,8 +57,12 @@ def rows(run: Path) -> list[tuple[int, str, float]]:
 
 
 def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
-    events.Reload()
-    # sorted: TensorBoard goes by the names of its files, where of two from one second the tenth comes before the ninth
-    tags = events.Tags()["scalars"]
-    return {tag: sorted((event.step, event.value) for event in events.Scalars(tag)) for tag in tags}
+    """Returns the points of TensorBoard's curves, by tag and in order of step."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    # file by file: TensorBoard sorts them by name, where of two from one second the tenth comes before the ninth
+    for file in run.glob("*tfevents*"):
+        events = EventAccumulator(str(file), size_guidance={"scalars": 0})
+        events.Reload()
+        for tag in events.Tags()["scalars"]:
+            found.setdefault(tag, []).extend((event.step, event.value) for event in events.Scalars(tag))
+    return {tag: sorted(points) for tag, points in found.items()}

@@ -1,7 +1,6 @@
 """Loggers: metrics.csv over a resume, images for those that take them."""
 
-{% if cookiecutter.logger == "wandb" %}import re
-{% endif -%}
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,9 @@ import pytest
 from lightning.pytorch.loggers import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from {{cookiecutter.package_name}}.loggers import Events, MetricsCSV, build_loggers, log_image, read_metrics{% if cookiecutter.logger == "wandb" %}, wandb_id{% endif %}
+from {{cookiecutter.package_name}}.config import compose, plain
+from {{cookiecutter.package_name}}.config.errors import UsageError
+from {{cookiecutter.package_name}}.loggers import Events, MetricsCSV, build_loggers, log_image, read_metrics
 
 
 class Album(Logger):
@@ -69,19 +70,80 @@ def test_lines_that_are_damaged_are_dropped(tmp_path: Path, rest: bytes) -> None
     assert file.read_text() == "step,tag,value\n1,loss,0.5\n2,loss,0.25\n"
 
 
-def test_an_unknown_logger_is_refused(tmp_path: Path) -> None:
-    assert len(build_loggers(tmp_path, None, {"name": "none"})) == 2
-    with pytest.raises(ValueError, match="wandbx"):
-        build_loggers(tmp_path, None, {"name": "wandbx"})
-{%- if cookiecutter.logger == "wandb" %}
+class Server(Logger):
+    """A logger of a user's own, which takes the run's directory and name."""
+
+    version = "0"
+
+    def __init__(self, save_dir: Path, name: str, rate: float = 1.0) -> None:
+        super().__init__()
+        self.folder, self._name, self.rate = save_dir, name, rate
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None: ...
 
 
-def test_the_id_belongs_to_the_run_directory_and_not_to_its_name(tmp_path: Path) -> None:
-    here, there = tmp_path / "here" / "mine", tmp_path / "there" / "mine"
-    for run_dir in (here, there):
-        run_dir.mkdir(parents=True)
-    first = wandb_id(here)
-    assert re.fullmatch("[0-9a-f]{16}", first or "")
-    assert wandb_id(here) == first
-    assert wandb_id(there) != first
-{%- endif %}
+def test_loggers_are_those_of_the_config_and_the_table(tmp_path: Path) -> None:
+    own = [f"logger.mine.class_path={Server.__module__}.Server", "logger.mine.init_args.rate=2"]
+    cfg = compose(["logger=tensorboard", *own])
+    events, mine, table = build_loggers(tmp_path / "run", None, plain(cfg.logger))
+    assert isinstance(events, Events)
+    assert isinstance(mine, Server)
+    assert (mine.folder, mine.name, mine.rate) == (tmp_path / "run", "run", 2)
+    assert isinstance(table, MetricsCSV)
+    assert [type(one) for one in build_loggers(tmp_path, None, plain(compose(["logger=none"]).logger))] == [MetricsCSV]
+
+
+@pytest.mark.parametrize(
+    ("path", "word"), [("nowhere.Class", "nowhere"), ("pathlib.PurePath", "Logger"), ("Class", "module.Class")]
+)
+def test_a_logger_that_cannot_be_made_is_one_line(tmp_path: Path, path: str, word: str) -> None:
+    with pytest.raises(UsageError, match=word) as caught:
+        build_loggers(tmp_path, None, {"mine": {"class_path": path}})
+    assert str(caught.value).startswith("logger.mine: ")
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow", "comet"])
+def test_a_logger_whose_library_is_missing_is_one_line(tmp_path: Path, name: str) -> None:
+    entries = plain(compose([f"logger={name}"]).logger)
+    if find_spec({"comet": "comet_ml"}.get(name, name)) is not None:
+        pytest.skip(f"{name} is installed")
+    with pytest.raises(UsageError, match=f"logger.{name}") as caught:
+        build_loggers(tmp_path, None, entries)
+    assert "\n" not in str(caught.value)
+
+
+def test_wandb_offline_continues_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    entries = plain(compose(["logger=wandb", "logger.wandb.init_args.offline=true"]).logger)
+    (tmp_path / "run").mkdir()
+    ids = []
+    for _ in range(2):
+        logger, table = build_loggers(tmp_path / "run", None, entries)
+        logger.log_metrics({"val/loss": 1.0}, 3)
+        log_image([logger, table], "picture", np.zeros((4, 5, 3), dtype=np.uint8), 3)
+        ids.append(logger.experiment.id)  # type: ignore[attr-defined]
+        logger.experiment.finish()  # type: ignore[attr-defined]
+    assert ids[0] == ids[1]
+
+
+def test_mlflow_files_continue_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    entries = plain(compose(["logger=mlflow"]).logger)
+    (tmp_path / "run").mkdir()
+    ids = []
+    for step in range(2):
+        logger, table = build_loggers(tmp_path / "run", None, entries)
+        logger.log_metrics({"val/loss": 1.0}, step)
+        log_image([logger, table], "a picture", np.zeros((4, 5, 3), dtype=np.uint8), step)
+        ids.append(logger.run_id)  # type: ignore[attr-defined]
+    assert ids[0] == ids[1]
+    assert len(list((tmp_path / "mlruns").rglob("val/loss"))) == 1
+    assert len(list((tmp_path / "mlruns").rglob("*picture*.png"))) == 2

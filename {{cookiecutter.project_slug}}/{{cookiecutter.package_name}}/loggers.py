@@ -1,50 +1,77 @@
-"""The loggers of a run: TensorBoard, `metrics.csv`, and the one that `logger=` adds."""
+"""The loggers of a run: `metrics.csv`, and those that `logger=` picks."""
 
-{%- if cookiecutter.logger == "wandb" %}
+import json
+import os
 import secrets
-{%- endif %}
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from inspect import signature
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from lightning.pytorch.loggers import Logger, TensorBoardLogger{% if cookiecutter.logger == "wandb" %}, WandbLogger{% endif %}
+from lightning.pytorch.loggers import CometLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from .config.entries import entry_errors, instantiate, load_class
 from .utils import write_text
 
+IDS = "logger_ids.json"  # in a run: its identities on servers, which a resumed run continues
 
-def build_loggers(run_dir: Path, resumed_step: int | None, settings: Mapping[str, Any]) -> list[Logger]:
-    """Returns TensorBoard, `metrics.csv`, and the logger of `configs/logger/<name>.yaml`.
+
+def build_loggers(run_dir: Path, resumed_step: int | None, entries: Mapping[str, Any]) -> list[Logger]:
+    """Returns the loggers of a config, with `metrics.csv` last.
 
     Args:
         resumed_step: the optimiser step of the checkpoint that training resumes from.
-        settings: section `logger` of the config.
+        entries: section `logger`: import paths of classes, with their arguments.
 
     Raises:
-        ValueError: no such logger.
+        UsageError: there is no such class, its library is missing, or it does not take the arguments.
     """
     table = MetricsCSV(run_dir / "metrics.csv", resumed_step)
-    loggers: list[Logger] = [Events(run_dir, resumed_step, table.written), table]
-    match settings["name"]:
-        case "none":
-            pass
-{%- if cookiecutter.logger == "wandb" %}
-        case "wandb":
-            loggers.append(wandb_logger(run_dir, settings))
-{%- endif %}
-        case name:
-            raise ValueError(f"name={name}: there is no such logger")
-    return loggers
+    ids = json.loads((run_dir / IDS).read_text(encoding="utf-8")) if (run_dir / IDS).exists() else {}
+    loggers = []
+    for name, entry in entries.items():
+        with entry_errors(f"logger.{name}"):
+            found = load_class(entry)
+        of_run: dict[str, Any] = {
+            **{"run_dir": run_dir, "resumed_step": resumed_step, "written": table.written},
+            **{"name": run_dir.name, "run_name": run_dir.name, "save_dir": run_dir, "id": ids.get(name)},
+            **{"experiment_key": ids.get(name), "run_id": ids.get(name)},
+        }
+        if issubclass(found, WandbLogger | CometLogger) and name not in ids:  # MLflow makes its own
+            ids[name] = of_run["id"] = of_run["experiment_key"] = secrets.token_hex(16)
+        if issubclass(found, MLFlowLogger):
+            of_run["save_dir"] = str(run_dir.parent / "mlruns")
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # its other local store needs a database
+        arguments = {key: value for key, value in of_run.items() if key in signature(found).parameters}
+        if issubclass(found, WandbLogger):
+            arguments["resume"] = "allow"
+        loggers.append(instantiate(f"logger.{name}", entry, Logger, **arguments))
+        if issubclass(found, MLFlowLogger) and name not in ids:
+            with entry_errors(f"logger.{name}"):
+                ids[name] = loggers[-1].run_id
+    _save_ids(run_dir / IDS, ids)
+    return [*loggers, table]
+
+
+@rank_zero_only
+def _save_ids(file: Path, ids: Mapping[str, str | None]) -> None:
+    if ids:
+        write_text(file, json.dumps(ids))
 
 
 def log_image(loggers: Iterable[Logger], tag: str, image: np.ndarray, step: int) -> None:
-    """Sends an image of bytes (H, W, 3) to every logger that takes images: TensorBoard, and those with `log_image`."""
+    """Sends an image of bytes (H, W, 3) to every logger that takes images."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(tag, image, step, dataformats="HWC")
-        elif hasattr(logger, "log_image"):
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_image(logger.run_id, image, key=tag.replace(" ", "_"), step=step)
+        elif isinstance(logger, CometLogger):
+            logger.experiment.log_image(image, name=tag, step=step)
+        elif hasattr(logger, "log_image"):  # Weights & Biases
             logger.log_image(tag, [image], step)
 
 
@@ -153,30 +180,3 @@ def _new(
 ) -> dict[str, float]:
     """Returns the metrics that are not written yet, without the epoch, which Lightning adds to every call."""
     return {tag: value for tag, value in metrics.items() if tag != "epoch" and (step, tag) not in written}
-{%- if cookiecutter.logger == "wandb" %}
-
-
-def wandb_logger(run_dir: Path, settings: Mapping[str, Any]) -> WandbLogger:
-    return WandbLogger(
-        project=settings["project"] or run_dir.resolve().parents[1].name,
-        entity=settings["entity"],
-        offline=settings["offline"],
-        name=run_dir.name,
-        id=wandb_id(run_dir),
-        save_dir=run_dir,
-        resume="allow",
-    )
-
-
-@rank_zero_only
-def wandb_id(run_dir: Path) -> str | None:
-    """Returns the run's id on the server, from `wandb_id.txt`, so that a resumed run continues there.
-
-    A new id is random, because two machines may both have a run directory of this name. Returns None in all processes
-    but the first.
-    """
-    file = run_dir / "wandb_id.txt"
-    if not file.exists():
-        file.write_text(f"{secrets.token_hex(8)}\n", encoding="utf-8")
-    return file.read_text(encoding="utf-8").strip()
-{%- endif %}

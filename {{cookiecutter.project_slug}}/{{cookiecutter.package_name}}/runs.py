@@ -76,19 +76,21 @@ def last_checkpoint(run_dir: Path, report: bool = False) -> Path | None:
     Raises:
         UsageError: all are damaged.
     """
-    files = resume_files(run_dir)
-    best = run_dir / "checkpoints" / "best.ckpt"
-    steps, damaged = {}, []
-    for file in [*files, *([best] if files and best.exists() else [])]:
+    steps: dict[Path, int] = {}
+    damaged = []
+    for file in resume_files(run_dir):
         try:
             steps[file] = load_checkpoint(file)["global_step"]
         except UsageError as error:
             damaged.append(error)
+    best = run_dir / "checkpoints" / "best.ckpt"
     if damaged and not steps:
-        raise damaged[0]
+        if not best.exists():
+            raise damaged[0]
+        steps[best] = load_checkpoint(best)["global_step"]
     if damaged and report:
         print(f"warning: {damaged[0]}; the run resumes from step {max(steps.values())}", flush=True)
-    return max(steps, key=lambda file: (steps[file], file in files), default=None)
+    return max(steps, key=lambda file: steps[file], default=None)
 
 
 def best_checkpoint(run_dir: Path) -> Path | None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.cli import instantiate_class
 from lightning.pytorch.profilers import AdvancedProfiler, SimpleProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
@@ -30,6 +29,7 @@ from .callbacks.throughput import Throughput
 from .cli import print_summary, print_tree, quiet
 from .config import leaves, plain
 from .config.constraints import check_constraints
+from .config.entries import instantiate
 from .config.errors import Diverged, UsageError, require, translate_errors
 from .data import get_kind
 from .data.base import DataModule
@@ -78,7 +78,7 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
         module = build_module(cfg, training_device(cfg))
     with translate_errors(f"monitor.curves={cfg.monitor.curves}"):
         select_layers(cfg.monitor.curves, named_norms(module.model))
-    own_callbacks = instantiate_callbacks(cfg)
+    own = [instantiate(f"callbacks.{name}", entry, L.Callback) for name, entry in plain(cfg.callbacks).items()]
     with open_run(cfg, steps.total) as run:
         if cfg.init.weights and run.checkpoint is None:
             initialise_(module, cfg, data)
@@ -92,7 +92,7 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
             default_root_dir=run.path,
             logger=build_loggers(run.path, resumed_step, plain(cfg.logger)),
             enable_progress_bar=sys.stdout.isatty(),
-            callbacks=build_callbacks(cfg, run, steps, throughput, own_callbacks),
+            callbacks=build_callbacks(cfg, run, steps, throughput, own),
         )
         if trainer.is_global_zero:
             print_tree(cfg)
@@ -295,25 +295,6 @@ def training_device(cfg: DictConfig) -> str | None:
     """Returns "meta" if FSDP can draw the weights in shards; else None, for main memory."""
     sharded = cfg.trainer.strategy == "fsdp" and get_family(cfg.task.name).init_on_device
     return "meta" if sharded and not cfg.init.weights else None
-
-
-def instantiate_callbacks(cfg: DictConfig) -> list[L.Callback]:
-    """Returns the callbacks of section `callbacks`: import paths of classes, with their arguments.
-
-    Raises:
-        UsageError: there is no such class, it is no callback, or it does not take the arguments.
-    """
-    callbacks = []
-    for name, entry in plain(cfg.callbacks).items():
-        with translate_errors(f"callbacks.{name}", AttributeError, ImportError, MisconfigurationException):
-            if not isinstance(entry, dict) or "class_path" not in entry or entry.keys() - {"class_path", "init_args"}:
-                raise ValueError("expected class_path, the import path of a class, and init_args")
-            if "." not in entry["class_path"]:
-                raise ValueError(f"class_path={entry['class_path']}: expected module.Class")
-            callbacks.append(instantiate_class((), entry))
-            if not isinstance(callbacks[-1], L.Callback):
-                raise TypeError(f"{entry['class_path']} is no subclass of lightning.Callback")
-    return callbacks
 
 
 def build_callbacks(

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.summary import hparams
 
-from ..config import CONFIGS, groups
+from ..config import CONFIGS, groups, plain
 
 # Columns. TensorBoard takes them from one run, whichever it reads first, so every run names all of them,
 # whether it has such a key or not, and the metrics of all tasks.
@@ -22,7 +22,9 @@ FIRST = ("task", "norm", "norm.alpha0", "optim.lr", "seed")  # TensorBoard shows
 
 
 class HParams(L.Callback):
-    """Writes the columns and this run's values when training starts, and when the test has ended that it has.
+    """Writes the columns and this run's values when training starts, and its end after the test.
+
+    Other loggers get the whole config.
 
     The metrics are the last points of curves that are there anyway. A resumed run keeps its row: rows go by directory.
     """
@@ -34,6 +36,7 @@ class HParams(L.Callback):
             if isinstance(value, str if key in WORDS else (int, float)):
                 self.values[key] = value
         self.metrics = metrics(cfg.task.monitor)
+        self.config = plain(cfg)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         columns = dict.fromkeys(OPTIONS, "") | dict.fromkeys(NUMBERS, 0.0) | dict.fromkeys(WORDS, "")
@@ -45,6 +48,9 @@ class HParams(L.Callback):
         plugin_data.content = content.SerializeToString()
         _, start, _ = hparams(self.values, {})
         _write(trainer, experiment, start)
+        for logger in trainer.loggers:
+            if not isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(self.config)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         _, _, end = hparams({}, {})

@@ -5,11 +5,12 @@ overrides a key, `experiment=name` is a file that does both. Later wins: train.y
 < experiment < debug < command line.
 
 A norm, model, data, trainer, callbacks or logger file fills the section of its group; `callbacks=[one,two]` merges
-several, and `callbacks=my.yaml` takes a file from anywhere. A task, experiment or debug file is written from the root
-of the config. Its `defaults:` name the options that it picks; those of a task may be of groups of its own. `with_norm:
-{dyt: {...}}` in such a file is what it changes under that option, and so with every group, norm last. The type of a key
-is that of its value in the files; `CONSTRAINTS` has the ranges and choices. Section `trainer` takes more arguments of
-Lightning's Trainer (`names.py`), section `callbacks` any entry with `class_path` and `init_args`.
+several, `callbacks=my.yaml` takes a file from anywhere, and so with logger. A task, experiment or debug file is written
+from the root of the config. Its `defaults:` name the options that it picks; those of a task may be of groups of its
+own. `with_norm: {dyt: {...}}` in such a file is what it changes under that option, and so with every group, norm last.
+The type of a key is that of its value in the files; `CONSTRAINTS` has the ranges and choices. Section `trainer` takes
+more arguments of Lightning's Trainer (`names.py`), sections `callbacks` and `logger` any entry with `class_path` and
+`init_args`.
 """
 
 import re
@@ -255,7 +256,7 @@ def _typed_values(cfg: DictConfig, key: str, value: Any) -> Iterator[tuple[str, 
 
 def _is_open(key: str) -> bool:
     """Returns whether a key may be set that the files do not have."""
-    return key.startswith("callbacks.") or key in (f"trainer.{name}" for name in PASSED)
+    return key.startswith(("callbacks.", "logger.")) or key in (f"trainer.{name}" for name in PASSED)
 
 
 def _refuse_follower(cfg: DictConfig, key: str, section: DictConfig) -> None:
@@ -289,9 +290,9 @@ def _option(group: str, option: str) -> DictConfig:
         raise UsageError(f"{group}={option}: there is no group {group}; the groups are {', '.join(groups())}")
     if option in options:
         return load_yaml(CONFIGS / group / f"{option}.yaml")
-    if group in ("callbacks", "experiment") and option.endswith(".yaml") and Path(option).is_file():
+    if group in ("callbacks", "experiment", "logger") and option.endswith(".yaml") and Path(option).is_file():
         return load_yaml(Path(option))
-    if group == "callbacks" and (several := re.fullmatch(r"\[(.*)\]", option)):
+    if group in ("callbacks", "logger") and (several := re.fullmatch(r"\[(.*)\]", option)):
         merged = OmegaConf.merge({}, *(_option(group, one.strip()) for one in several[1].split(",")))
         assert isinstance(merged, DictConfig)
         return merged
