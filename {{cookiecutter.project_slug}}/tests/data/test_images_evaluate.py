@@ -19,5 +19,5 @@ def test_images_of_another_size_or_colour(start: Start) -> None:
         ("data.img_size=16", "img_size=8", "img_size=16"),
         ("data.in_chans=3", "in_chans=1", "in_chans=3"),
     ]:
-        with pytest.raises(UsageError, match=f"^data: the net was trained on {was}, and these have {found}$"):
+        with pytest.raises(UsageError, match=f"^data: the model was trained on {was}, and these have {found}$"):
             evaluate.main([f"checkpoint={run}", changed])

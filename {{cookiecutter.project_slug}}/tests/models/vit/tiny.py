@@ -15,6 +15,6 @@ TINY = Tiny(
     refusals=[
         (["norm.alpha0=-1"], "alpha0=-1: expected a number above 0"),
         (["model.num_heads=5"], "model.num_heads=5"),
-        (["data=folder", "data.root=nowhere"], "nowhere does not exist"),
+        (["data=folder", "data.root=nowhere", "data.img_size=32"], "nowhere does not exist"),
     ],
 )
