@@ -13,6 +13,7 @@ from {{cookiecutter.package_name}} import cli, config
 from {{cookiecutter.package_name}}.config import compose, leaves, plain, recompose
 from {{cookiecutter.package_name}}.config.constraints import CONSTRAINTS
 from {{cookiecutter.package_name}}.config.errors import UsageError
+from {{cookiecutter.package_name}}.config.names import PASSED
 
 # Other groups are of one task, or their options made for some.
 EVERYWHERE = {*config.ROOTED, *OmegaConf.load(config.CONFIGS / "train.yaml").defaults}
@@ -43,8 +44,9 @@ def test_values_keep_their_type(argument: str, value: object) -> None:
 
 
 def test_a_mapping_changes_the_keys_it_names() -> None:
-    cfg = compose(["optim={lr: 1.0, clip_norm: 2.0}"])
-    assert (cfg.optim.lr, cfg.optim.clip_norm, cfg.optim.weight_decay) == (1.0, 2.0, compose([]).optim.weight_decay)
+    cfg = compose(["schedule={name: wsd, final_factor: 0.5}"])
+    assert (cfg.schedule.name, cfg.schedule.final_factor) == ("wsd", 0.5)
+    assert cfg.schedule.warmup_share == compose([]).schedule.warmup_share
 
 
 def test_a_time_of_day_is_no_number() -> None:
@@ -74,7 +76,7 @@ def test_references_follow_overrides() -> None:
         ("compile=1", "compile=1: expected true or false"),
         ("optim.betas=0.9", "expected a list"),
         ("runs=null", "expected text"),
-        ("optim=1", "optim=1: expected a mapping"),
+        ("schedule=1", "schedule=1: expected a mapping"),
         ("dyt", "dyt: expected group=option or key=value"),
         ("--norm=dyt", "expected group=option or key=value"),
         ("norm.alpha0=${optim.nothing}", "config: Interpolation key 'optim.nothing' not found"),
@@ -82,8 +84,8 @@ def test_references_follow_overrides() -> None:
         ("optim.lr=${oc.env:HOME}", "expected a number"),
         ("optim.lr=.nan", "expected a number"),
         ("optim.betas=[0.9,x]", "expected a list of numbers"),
-        ("optim={lr: x}", "optim.lr=x: expected a number"),
-        ("optim={momentum: 1}", "optim.momentum: there is no such key"),
+        ("schedule={final_factor: x}", "schedule.final_factor=x: expected a number"),
+        ("schedule={momentum: 1}", "schedule.momentum: there is no such key"),
         ("norm.name=ln", "norm.name: it belongs to the file; pick another by norm=<option>"),
         ("data.module=foo", "data.module: it belongs to the file; pick another by data=<option>"),
         ("defaults.norm=ln", "defaults.norm: pick an option by norm=<option>"),
@@ -153,7 +155,8 @@ def test_every_option_composes_and_every_key_is_explained(group: str, option: st
     assert cli.headline(config.CONFIGS / group / f"{option}.yaml"), "the first line of a config file says what it is"
     cfg = compose(argv) if group in EVERYWHERE else compose_under_some_task(argv)
     notes = cli.comments(cfg)
-    entries = re.compile(r"defaults\.|callbacks(\.\w+\.(class_path|init_args))?$")
+    passed = "|".join(PASSED)
+    entries = re.compile(rf"defaults\.|(callbacks|logger)(\.\w+\.(class_path|init_args))?$|trainer\.({passed})$")
     unexplained = [key for key, _ in leaves(cfg) if not entries.match(key) and key not in notes]
     assert not unexplained
 
@@ -257,6 +260,7 @@ RELATIONS = [  # what is wrong with the values of other keys alone
     ("model.num_heads", "task=llm model.num_heads=128"),
     ("model.num_heads", "task=dit model.num_heads=48 model.rope=true"),
     ("trainer.strategy", "norm=bn trainer=fsdp_cpu"),
+    ("optim.class_path", "optim=muon trainer=fsdp_cpu"),
     ("model.checkpointing", "task=llm norm=bn model.checkpointing=true"),
     ("task.monitor", "task=llm task.monitor=val/acc"),
     ("task.quality.sampler", "task=dit task.quality.sampler=ddim"),

@@ -12,6 +12,7 @@ from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.config.names import PASSED, REPLACED
 from {{cookiecutter.package_name}}.data.sampling import TrainSampler
 
+from .conftest import each_family
 from .runs import Start, load, rows
 from .test_resume import resume
 
@@ -127,3 +128,20 @@ def test_other_names_of_norms(name: str) -> None:
 def test_keys_of_other_projects_point_to_ours(argument: str, hint: str) -> None:
     with pytest.raises(UsageError, match=f"did you mean {hint}?"):
         compose([argument])
+
+
+@pytest.mark.parametrize("argv", [["optim=muon"], ["optim=sgd"], ["optim.class_path=torch.optim.RAdam"]], ids=str)
+@each_family
+def test_other_optimisers_train_and_resume(start: Start, argv: list[str]) -> None:
+    _, expected = start(*argv, "trainer.max_epochs=2", "optim.lr=0.001")
+    run, _ = start(*argv, "trainer.max_epochs=1", "optim.lr=0.001", "schedule.name=constant")
+    _, values = start(cfg=resume(run, "trainer.max_epochs=2"))
+    assert values["steps"] == expected["steps"]
+    groups = load(run / "checkpoints" / "last.ckpt")["optimizer_states"][0]["param_groups"]
+    assert {group["name"] for group in groups} >= {"hidden", "vectors", "alpha"}
+
+
+def test_an_optimiser_that_is_not_there_is_one_line(start: Start) -> None:
+    for path, word in (("torch.optim.Adan", "Adan"), ("nowhere.Adam", "nowhere"), ("torch.nn.Linear", "optim")):
+        with pytest.raises(UsageError, match=word):
+            start("trainer.fast_dev_run=1", f"optim.class_path={path}")

@@ -29,7 +29,7 @@ from .callbacks.throughput import Throughput
 from .cli import print_summary, print_tree, quiet
 from .config import leaves, plain
 from .config.constraints import check_constraints
-from .config.entries import instantiate
+from .config.entries import entry_errors, instantiate
 from .config.errors import Diverged, UsageError, require, translate_errors
 from .data import get_kind
 from .data.base import DataModule
@@ -47,7 +47,7 @@ from .loggers import build_loggers, read_metrics
 from .models import get_family
 from .models.base import BaseModule
 from .models.build import build_model
-from .models.optim import lr_factor
+from .models.optim import lr_factor, make_optimizer
 from .models.pretrained import initialise_
 from .runs import Run, best_checkpoint, load_checkpoint, open_run, peak_memory_bytes, write_summary
 
@@ -78,6 +78,8 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
         module = build_module(cfg, training_device(cfg))
     with translate_errors(f"monitor.curves={cfg.monitor.curves}"):
         select_layers(cfg.monitor.curves, named_norms(module.model))
+    with entry_errors("optim"):
+        make_optimizer(module.model, plain(cfg.optim), fused=False)
     own = [instantiate(f"callbacks.{name}", entry, L.Callback) for name, entry in plain(cfg.callbacks).items()]
     with open_run(cfg, steps.total) as run:
         if cfg.init.weights and run.checkpoint is None:

@@ -256,7 +256,8 @@ def _typed_values(cfg: DictConfig, key: str, value: Any) -> Iterator[tuple[str, 
 
 def _is_open(key: str) -> bool:
     """Returns whether a key may be set that the files do not have."""
-    return key.startswith(("callbacks.", "logger.")) or key in (f"trainer.{name}" for name in PASSED)
+    open_sections = ("callbacks.", "logger.", "optim.init_args.")
+    return key.startswith(open_sections) or key in (f"trainer.{name}" for name in PASSED)
 
 
 def _refuse_follower(cfg: DictConfig, key: str, section: DictConfig) -> None:

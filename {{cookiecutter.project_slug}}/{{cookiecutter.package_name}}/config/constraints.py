@@ -61,6 +61,10 @@ def none_of(*choices: Any) -> Check:
     return lambda value, _: f"choose another than {', '.join(map(str, choices))}" if value in choices else ""
 
 
+def not_ending(ending: str) -> Check:
+    return lambda value, _: f"choose another than {ending}" if str(value).endswith(ending) else ""
+
+
 def matches(pattern: str, expected: str) -> Check:
     return lambda value, _: "" if re.fullmatch(pattern, str(value)) else f"expected {expected}"
 
@@ -157,6 +161,7 @@ CONSTRAINTS: dict[str, Check] = {
     "checkpoint.save_top_k": between(1, 1000),
     "init.norms": one_of("calibrated", "fresh"),
     "init.samples": COUNT,
+    "optim.class_path": when("trainer.strategy", "fsdp", not_ending("MuonWithAdamW")),  # which takes whole matrices
     "optim.lr": at_least(0),
     "optim.betas": pair(share()),
     "optim.weight_decay": at_least(0),

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ..distributed import full_tensor, shard
 from .mean import Mean
-from .optim import lr_factor, parameter_groups
+from .optim import lr_factor, make_optimizer
 
 
 class BaseModule(L.LightningModule):
@@ -98,14 +98,9 @@ class BaseModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         total = self.trainer.max_steps
-        optimizer = self.make_optimizer(self._may_fuse())
+        optimizer = make_optimizer(self.model, self.optim, self._may_fuse())
         factor = lr_factor(total, **self.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
-
-    def make_optimizer(self, fused: bool) -> torch.optim.Optimizer:
-        optim = self.optim
-        groups = parameter_groups(self.model, optim["lr"], optim["weight_decay"], optim["alpha_lr_factor"])
-        return torch.optim.AdamW(groups, betas=tuple(optim["betas"]), fused=fused)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         if self.logs_this_step:  # not by self.log, which copies a number to the device

@@ -50,7 +50,8 @@ def test_the_papers_recipes(
         assert cfg["norm"]["alpha0_by_site"] == dict.fromkeys(("attn", "ffn", "final"), alpha0)
     assert (cfg["data"]["total_batch_size"], cfg["data"]["hflip"], cfg["task"]["label_dropout"]) == (256, 0.5, 0.1)
     optim = {"lr": 4e-4, "betas": [0.9, 0.999], "weight_decay": 0, "clip_norm": 0, "alpha_lr_factor": 1}
-    assert (cfg["optim"], cfg["ema"], cfg["schedule"]["name"]) == (optim, {"decay": 0.9999}, "constant")
+    assert cfg["optim"].items() >= optim.items()
+    assert (cfg["ema"], cfg["schedule"]["name"]) == ({"decay": 0.9999}, "constant")
     assert (cfg["trainer"]["max_steps"], cfg["trainer"]["precision"]) == (400_000, "bf16-mixed")
     assert {"n": 50_000, "steps": 250, "features": "inception"}.items() <= cfg["task"]["quality"].items()
 

@@ -19,6 +19,7 @@ from ...config.errors import first_line, translate_errors
 from ...models import get_family
 from ...models.base import compile_parts, update_average
 from ...models.build import set_precision
+from ...models.optim import make_optimizer
 from ...train import build_module
 from .report import Benchmark, Row, common_rows
 from .timing import Case, Timing, peak_bytes, saved_bytes, take_turns, wall_clock
@@ -75,7 +76,7 @@ class Runner:
         self.model = self.module.model
         dtype = set_precision(self.module, cfg.trainer.precision)
         self.autocast = partial(torch.autocast, device.type, dtype, enabled=dtype is not None)
-        self.optimizer = self.module.make_optimizer(fused=device.type in ("cpu", "cuda"))
+        self.optimizer = make_optimizer(self.module.model, self.module.optim, fused=device.type in ("cpu", "cuda"))
         for group in self.optimizer.param_groups:
             group["lr"] = 0.0
         torch.manual_seed(cfg.seed)
