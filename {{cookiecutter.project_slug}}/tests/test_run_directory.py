@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from {{cookiecutter.package_name}}.config import compose, plain
 from {{cookiecutter.package_name}}.config.errors import Diverged, UsageError
-from {{cookiecutter.package_name}}.runs import RUN_DIR, hold_run, open_run
+from {{cookiecutter.package_name}}.runs import RUN_DIR, lock_run, open_run
 
 LAUNCHERS = {
     "torchrun": {"TORCHELASTIC_RUN_ID": "abc"},
@@ -119,7 +119,7 @@ def test_a_name_that_is_taken(cfg: DictConfig) -> None:
         pass
     with pytest.raises(UsageError, match=r"mine exists; it has no checkpoint: delete it, or choose another"):
         open_run(cfg, 10).__enter__()
-    with hold_run(run.path), pytest.raises(UsageError, match="another process trains this run"):
+    with lock_run(run.path), pytest.raises(UsageError, match="another process trains this run"):
         open_run(cfg, 10).__enter__()
     save_checkpoint(run.path, cfg)
     last = run.checkpoints / "last.ckpt"

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from .config import leaves, load_yaml, plain, without
 from .config.errors import Diverged, UsageError, require
-from .utils import LOCK, hold, write_json
+from .utils import LOCK, lock_folder, write_json
 
 RUN_DIR = "DYT_RUN_DIR"  # set by rank 0 for the other ranks, which Lightning starts with the same argv
 
@@ -166,7 +166,9 @@ def open_run(cfg: DictConfig, max_steps: int) -> Iterator[Run]:
     else:
         path, resumes, made = _make(cfg), False, True
     try:
-        with nullcontext() if by_lightning or job is not None else hold_run(path):
+        with nullcontext() if by_lightning or job is not None else lock_run(path):
+            for left in (path / "checkpoints").glob("*.tmp"):  # by a save that was killed
+                left.unlink(missing_ok=True)
             run = Run(path, last_checkpoint(path, report=not by_lightning) if resumes else None)
             if run.checkpoint is not None:
                 _check_resumes(run, cfg, max_steps)
@@ -184,9 +186,9 @@ def open_run(cfg: DictConfig, max_steps: int) -> Iterator[Run]:
         raise
 
 
-def hold_run(path: Path) -> AbstractContextManager[Any]:
+def lock_run(path: Path) -> AbstractContextManager[Any]:
     """Keeps other processes from training this run. Raises UsageError: one does."""
-    return hold(path, str(path), "another process trains this run; wait for its end, or end it")
+    return lock_folder(path, str(path), "another process trains this run; wait for its end, or end it")
 
 
 def make_numbered(root: Path, stem: str, key: str) -> Path:
@@ -212,7 +214,7 @@ def _make(cfg: DictConfig) -> Path:
 
 def _how_to_continue(path: Path) -> str:
     """Returns how to continue with an existing run. Raises UsageError if another process trains it."""
-    with hold_run(path) if (path / LOCK).exists() else nullcontext():
+    with lock_run(path) if (path / LOCK).exists() else nullcontext():
         if resume_files(path):
             return f"resume={quote(str(path))} continues it"
         best = best_checkpoint(path)

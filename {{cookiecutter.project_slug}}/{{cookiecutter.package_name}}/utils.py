@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LOCK = ".lock"
 
 
-def hold(folder: Path, typed: str, busy: str) -> AbstractContextManager[Any]:
+def lock_folder(folder: Path, typed: str, busy: str) -> AbstractContextManager[Any]:
     """Makes `folder` if need be, and keeps others from holding it, until this is left or the process has ended.
 
     Args:
@@ -96,10 +96,10 @@ def seed_all(*parts: SupportsIndex) -> None:
 
 
 @contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """`net` in evaluation mode; then every part of it is in the mode that it was in."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts a model into evaluation mode, and each of its modules back into its own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
     try:
         yield
     finally:

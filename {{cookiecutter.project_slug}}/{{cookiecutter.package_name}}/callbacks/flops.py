@@ -1,7 +1,7 @@
 """Model FLOPs utilisation (MFU): the share of a device's peak rate that training uses.
 
 MFU = units a second x FLOPs per unit / (devices x peak rate), where a unit is a sample or a token (PaLM, arXiv
-2204.02311, appendix B). FLOPs are those that the net's formula takes, in matrix products, convolutions and attention:
+2204.02311, appendix B). FLOPs are those that the model's formula takes, in matrix products, convolutions and attention:
 forward as counted, backward twice that. What activation checkpointing computes anew does not count, and attention
 counts in full, not halved for a causal mask. For N parameters outside the embedding, L layers, width d and T tokens in
 a text that comes to 6 N + 12 L d T per token.
@@ -54,20 +54,20 @@ def peak_rate(device: torch.device, precision: str) -> float | None:
 
 
 @torch.no_grad()
-def training_flops(net: nn.Module, inputs: Sequence[Any]) -> int:
+def training_flops(model: nn.Module, inputs: Sequence[Any]) -> int:
     """FLOPs of one forward and backward pass per sample.
 
     Args:
-        net: on the "meta" device, where nothing is computed.
-        inputs: of the net, for a batch of samples; the sizes of the first one count.
+        model: on the "meta" device, where nothing is computed.
+        inputs: of the model, for a batch of samples; the sizes of the first one count.
     """
     one = [_like(value) if isinstance(value, Tensor) else value for value in inputs]
     with FlopCounterMode(display=False) as counter:
-        net.eval()(*one)
+        model.eval()(*one)
     return 3 * counter.get_total_flops()
 
 
 def _like(batch: Tensor) -> Tensor:
-    """The first sample on the "meta" device, floats as the net has them there."""
+    """The first sample on the "meta" device, floats as the model has them there."""
     dtype = torch.get_default_dtype() if batch.is_floating_point() else batch.dtype
     return torch.empty_like(batch[:1], dtype=dtype, device="meta")

@@ -1,4 +1,4 @@
-"""A run that says how it was made."""
+"""The config of a run, in its files."""
 
 from pathlib import Path
 from typing import Any

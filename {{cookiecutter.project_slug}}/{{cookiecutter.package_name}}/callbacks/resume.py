@@ -30,7 +30,7 @@ class StepClock(L.Callback):
 
     def __init__(self, validate_every: int) -> None:
         self.validate_every = validate_every
-        self.start = 0  # the step that training goes on from
+        self.start = 0  # the step that training resumes from
         self._validated = 0  # the step at which a validation has ended last
         self._total = 0  # steps of the training, as the checkpoint has them
         self._signalled = False

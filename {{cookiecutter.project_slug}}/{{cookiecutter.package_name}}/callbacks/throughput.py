@@ -24,7 +24,7 @@ class Throughput(L.Callback):
         samples_per_step: of all devices, and of all batches that gradients accumulate over.
         unit: what is counted, "samples" or "tokens".
         units_per_sample: 1, or the tokens of a sample.
-        meta_model: builds the net on the "meta" device, to count its FLOPs.
+        meta_model: builds the model on the "meta" device, to count its FLOPs.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Throughput(L.Callback):
         self._reported = (units, seconds)
 
     def overall(self) -> dict[str, float]:
-        """`<unit>_per_second` and, where it can be told, `mfu` of the whole run."""
+        """`<unit>_per_second` and, where the peak rate is known, `mfu` of the whole run."""
         return self._rates(self.units, self.training_seconds)
 
     def reading(self) -> str:

@@ -69,7 +69,7 @@ def begun(folder: Path, out: str, plan: dict[str, Any]) -> Iterator[None]:
         UsageError: it was begun otherwise, holds other files, is locked by another process, or cannot be written.
     """
     require(not folder.exists() or folder.is_dir(), f"out={out} is a file: expected a folder")
-    with utils.hold(folder, f"out={out}", "another process prepares it; wait for its end, or end it"):
+    with utils.lock_folder(folder, f"out={out}", "another process prepares it; wait for its end, or end it"):
         try:
             if (folder / PLAN).exists():
                 same = json.loads((folder / PLAN).read_bytes()) == json.loads(json.dumps(plan))

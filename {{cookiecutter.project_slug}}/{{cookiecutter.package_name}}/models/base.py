@@ -15,26 +15,26 @@ from .optim import lr_factor, make_optimizer
 
 
 class BaseModule(L.LightningModule):
-    """A net with its objective. Subclasses write `training_step`, `evaluate_batch`, the metrics and `model_inputs`.
+    """A model with its objective. Subclasses write `training_step`, `evaluate_batch`, the metrics and `model_inputs`.
 
     Args:
-        net: the network; `self.model` is what trains, `self.eval_model` what is validated, tested and sampled from.
+        model: the network; `self.model` is trained, `self.eval_model` validated, tested and sampled from.
         optim: section `optim` of the config.
         schedule: section `schedule`.
-        ema_decay: of an exponential moving average of the net's parameters and buffers, kept after every optimiser
+        ema_decay: of an exponential moving average of the model's parameters and buffers, kept after every optimiser
             step; 0 for none. Early on the decay is (1 + n) / (10 + n) after n steps, so that the average forgets the
             initial weights.
-        compile: whether `net` runs through `torch.compile`, in the pieces that `compiled_parts` says.
-        seed: of the weights of a net that is drawn late, once it is sharded.
+        compile: whether `model` runs through `torch.compile`, in the pieces that `compiled_parts` says.
+        seed: of the weights of a model that is drawn late, once it is sharded.
     """
 
     unit = "samples"  # what throughput counts
     units_per_sample = 1
-    classifies = False  # whether the net's outputs are logits, in their last dimension
+    classifies = False  # whether the model's outputs are logits, in their last dimension
 
     def __init__(
         self,
-        net: nn.Module,
+        model: nn.Module,
         optim: Mapping[str, Any],
         schedule: Mapping[str, Any],
         ema_decay: float = 0.0,
@@ -42,8 +42,8 @@ class BaseModule(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.model = net
-        self.ema = copy.deepcopy(net).requires_grad_(False) if ema_decay else None
+        self.model = model
+        self.ema = copy.deepcopy(model).requires_grad_(False) if ema_decay else None
         self.optim, self.schedule, self.ema_decay = dict(optim), dict(schedule), ema_decay
         self.compiled, self.seed = compile, seed
         self._losses = nn.ModuleDict({stage: Mean() for stage in ("val", "test")})
@@ -79,11 +79,11 @@ class BaseModule(L.LightningModule):
 
         All before DDP wraps. Lightning calls this for every stage: what is done already stays.
         """
-        for net in dict.fromkeys((self.model, self.eval_model)):
+        for model in dict.fromkeys((self.model, self.eval_model)):
             if self.compiled:
-                compile_parts(self.compiled_parts(net))
+                compile_parts(self.compiled_parts(model))
             if self.device_mesh is not None:
-                shard(net, self.device_mesh["data_parallel"], str(self.trainer.precision), self.seed)
+                shard(model, self.device_mesh["data_parallel"], str(self.trainer.precision), self.seed)
 
     @property
     def logs_this_step(self) -> bool:
@@ -91,10 +91,10 @@ class BaseModule(L.LightningModule):
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return (self.trainer.global_step + 1) % every == 0
 
-    def compiled_parts(self, net: nn.Module) -> list[nn.Module]:
-        """The blocks of a net that has some, which torch compiles once for all that are alike; else the net."""
-        blocks = getattr(net, "blocks", None)
-        return list(blocks) if isinstance(blocks, nn.ModuleList | nn.Sequential) else [net]
+    def compiled_parts(self, model: nn.Module) -> list[nn.Module]:
+        """Returns the blocks of a model, which torch compiles once for all that are alike; without blocks the model."""
+        blocks = getattr(model, "blocks", None)
+        return list(blocks) if isinstance(blocks, nn.ModuleList | nn.Sequential) else [model]
 
     def configure_optimizers(self) -> Any:
         total = self.trainer.max_steps
@@ -127,7 +127,7 @@ class BaseModule(L.LightningModule):
 
 
 def compile_parts(parts: Sequence[nn.Module]) -> None:
-    """In place."""
+    """Compiles modules in place."""
     # Blocks share one limit of compilations, and may all differ, in their rate of stochastic depth say.
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, 2 * len(parts))
@@ -137,10 +137,10 @@ def compile_parts(parts: Sequence[nn.Module]) -> None:
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, net: nn.Module, decay: float) -> None:
-    """decay * average + (1 - decay) * net, in place: parameters and buffers; whole numbers are those of net."""
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Sets `average` to decay * average + (1 - decay) * model: parameters and buffers; integers are those of model."""
     for kind in (nn.Module.parameters, nn.Module.buffers):  # apart: FSDP shards the parameters alone
-        pairs = list(zip(kind(average), kind(net), strict=True))
+        pairs = list(zip(kind(average), kind(model), strict=True))
         floats = [(one, other) for one, other in pairs if one.is_floating_point()]
         if floats:
             torch._foreach_lerp_([one for one, _ in floats], [other for _, other in floats], 1 - decay)

@@ -34,22 +34,22 @@ def trained_model(cfg: DictConfig, checkpoint: Path) -> nn.Module:
     Raises:
         UsageError: the weights do not fit.
     """
-    net = build_model(cfg)
+    model = build_model(cfg)
     weights = load_checkpoint(checkpoint, "cpu")["state_dict"]
     ours = "ema." if any(name.startswith("ema.") for name in weights) else "model."
     try:
-        net.load_state_dict({name.removeprefix(ours): one for name, one in weights.items() if name.startswith(ours)})
+        model.load_state_dict({name.removeprefix(ours): one for name, one in weights.items() if name.startswith(ours)})
     except RuntimeError as error:
-        raise UsageError(f"{checkpoint}: its weights do not fit this net; was the code changed?") from error
-    return net.eval()
+        raise UsageError(f"{checkpoint}: its weights do not fit this model; was the code changed?") from error
+    return model.eval()
 
 
-def set_precision(net: nn.Module, precision: str | int | None) -> torch.dtype | None:
-    """Casts `net` in place where `precision`, the trainer's, says "true"; returns the dtype to compute in otherwise."""
+def set_precision(model: nn.Module, precision: str | int | None) -> torch.dtype | None:
+    """Casts `model` in place if the trainer's `precision` is a "true" one; else returns the dtype to autocast to."""
     kind, _, how = str(precision).partition("-")
     dtype = DTYPES.get(kind)
     if dtype is not None and (how == "true" or kind == "64"):
-        net.to(dtype)
+        model.to(dtype)
         return None
     return dtype
 

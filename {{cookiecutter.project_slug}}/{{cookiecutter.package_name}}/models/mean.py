@@ -8,8 +8,9 @@ from torchmetrics import Metric
 
 
 class Mean(Metric):
-    """Sum over number. torchmetrics' MeanMetric leaves nan out, and so hides a net that diverges on some batches; and
-    in a net of 16 bits it adds up in 16 bits, where a long sum stops growing.
+    """A mean that counts nan. torchmetrics' MeanMetric leaves nan out, and so hides a model that diverges at times.
+
+    It adds up in fp32; in a model of 16 bits, that one adds up in 16 bits, where a long sum stops growing.
 
     Args:
         size: of a tensor of means; one number without.

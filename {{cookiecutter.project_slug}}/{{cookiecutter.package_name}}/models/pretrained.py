@@ -1,4 +1,4 @@
-"""A net that starts from the weights of a trained one, whose norms may have been others: section `init`."""
+"""A model that starts from the weights of a trained one, whose norms may have been others: section `init`."""
 
 from pathlib import Path
 

@@ -13,11 +13,11 @@ import pytest
 
 import compare as script
 from {{cookiecutter.package_name}}.config.errors import UsageError
-from {{cookiecutter.package_name}}.runs import hold_run
+from {{cookiecutter.package_name}}.runs import lock_run
 from {{cookiecutter.package_name}}.tools.compare import figures, jobs, main
 from {{cookiecutter.package_name}}.tools.compare.jobs import Outcome
 from {{cookiecutter.package_name}}.tools.compare.main import ROOT, compare
-from {{cookiecutter.package_name}}.utils import hold
+from {{cookiecutter.package_name}}.utils import lock_folder
 
 from ...runs import Tiny
 from .fakes import FakeLauncher, Handle
@@ -153,12 +153,12 @@ def test_a_folder_with_other_files_is_left_alone(go: Compare, out: Path) -> None
 
 
 def test_one_process_at_a_time(go: Compare, out: Path) -> None:
-    with hold(out, "", ""), pytest.raises(UsageError, match="another comparison"):
+    with lock_folder(out, "", ""), pytest.raises(UsageError, match="another comparison"):
         go("norm=dyt,ln")
     go("norm=dyt,ln")
     left = runs(out)["ln-seed0"]  # still training, after its comparison was killed
     (left / "summary.json").unlink()
-    with hold_run(left), pytest.raises(UsageError, match="another process"):
+    with lock_run(left), pytest.raises(UsageError, match="another process"):
         go("norm=dyt,ln")
     assert left.exists()
 

@@ -165,7 +165,7 @@ def test_a_finished_folder_is_left_alone(images, tmp_path, monkeypatch, capsys, 
 
 
 def test_two_processes_do_not_prepare_one_folder(images, tmp_path, vae):
-    with utils.hold(tmp_path / "out", "out", "busy"), pytest.raises(UsageError, match="another process"):
+    with utils.lock_folder(tmp_path / "out", "out", "busy"), pytest.raises(UsageError, match="another process"):
         make(images, tmp_path / "out", vae)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from ...cli import Options, read_options
 from ...config.errors import require
-from ...runs import hold_run, resume_files
-from ...utils import LOCK, hold, write_json
+from ...runs import lock_run, resume_files
+from ...utils import LOCK, lock_folder, write_json
 from ..robustness.evaluate import shift_of
 from .grid import FREE_KEYS, Cell, Combination, Grid, choose_baseline, choose_metric, combine
 from .jobs import Job, Local, Outcome, Slurm, run_all, visible_gpus
@@ -55,11 +55,11 @@ def compare(argv: Sequence[str]) -> Outcome:
     launcher = _launcher(options, dict(argument[len("slurm.") :].split("=", 1) for argument in slurm), grid, out)
     runs = [_run_of(one, out) for one in grid.combinations]
     command = shlex.join(["python", "compare.py", *argv])
-    with hold(out, f"out={out}", "another comparison is running there; out=<folder> takes another"):
+    with lock_folder(out, f"out={out}", "another comparison is running there; out=<folder> takes another"):
         left = [(one, run) for one, run in zip(grid.combinations, runs, strict=True) if not _finished(run)]
         for _, run in left:
             if run.is_dir():
-                with hold_run(run):  # refuses one that still trains, after its comparison was killed
+                with lock_run(run):  # refuses one that still trains, after its comparison was killed
                     pass
                 if not resume_files(run):  # it was killed before its first checkpoint; train.py makes the folder itself
                     shutil.rmtree(run)
