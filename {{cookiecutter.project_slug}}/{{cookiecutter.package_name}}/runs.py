@@ -68,7 +68,7 @@ def resume_files(run_dir: Path) -> list[Path]:
 
 
 def last_checkpoint(run_dir: Path, report: bool = False) -> Path | None:
-    """Returns the checkpoint of most steps that training resumes from; `best.ckpt` where those are damaged.
+    """Returns the latest checkpoint that training can resume from, or `best.ckpt` if all others are damaged.
 
     Args:
         report: prints which is damaged.

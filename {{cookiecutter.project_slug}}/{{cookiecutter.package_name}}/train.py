@@ -302,7 +302,7 @@ def training_device(cfg: DictConfig) -> str | None:
 def build_callbacks(
     cfg: DictConfig, run: Run, steps: Steps, throughput: Throughput, own: list[L.Callback]
 ) -> list[L.Callback]:
-    """Returns all callbacks in the order of their calls; those of section `callbacks` come before what saves."""
+    """Returns all callbacks; Lightning calls those that save checkpoints after the others."""
     terminal = sys.stdout.isatty()
     monitor = NormMonitor(cfg.monitor.every_n_steps, cfg.monitor.samples)
     saving = cfg.checkpoint

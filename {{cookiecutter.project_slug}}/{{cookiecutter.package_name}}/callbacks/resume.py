@@ -89,7 +89,7 @@ class StepClock(L.Callback):
         self._stop_if_signalled(trainer)  # before the test
 
     def _set_rates(self, trainer: L.Trainer) -> None:
-        """Sets the learning rates of this step; the saved ones are others if the training was made longer since."""
+        """Sets the learning rates of this step; the saved ones are wrong if the run was made longer after the save."""
         optimizer = trainer.optimizers[0]
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         if not schedulers or not isinstance(scheduler := schedulers[0], LambdaLR):

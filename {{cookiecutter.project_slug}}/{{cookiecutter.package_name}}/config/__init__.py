@@ -7,10 +7,10 @@ overrides a key, `experiment=name` is a file that does both. Later wins: train.y
 A norm, model, data, trainer, callbacks or logger file fills the section of its group; `callbacks=[one,two]` merges
 several, `callbacks=my.yaml` takes a file from anywhere, and so with logger. A task, experiment or debug file is written
 from the root of the config. Its `defaults:` name the options that it picks; those of a task may be of groups of its
-own. `with_norm: {dyt: {...}}` in such a file is what it changes under that option, and so with every group, norm last.
-The type of a key is that of its value in the files; `CONSTRAINTS` has the ranges and choices. Section `trainer` takes
-more arguments of Lightning's Trainer (`names.py`), sections `callbacks` and `logger` any entry with `class_path` and
-`init_args`.
+own. `with_norm: {dyt: {...}}` in such a file lists keys that change only when norm=dyt is chosen. `with_<group>` works
+for every group; `with_norm` is applied last. The type of a key is that of its value in the files; `CONSTRAINTS` has the
+ranges and choices. Section `trainer` takes more arguments of Lightning's Trainer (`names.py`), sections `callbacks` and
+`logger` any entry with `class_path` and `init_args`.
 """
 
 import re

@@ -152,7 +152,7 @@ SEED = between(0, 2**32 - 1)
 COUNT = at_least(1)
 MODEL_INIT = {"vit": ("timm", "fan_in"), "dit": ("fan_in", "dit"), "llm": ("fan_in", "normal")}
 
-# The one place where values are checked: every key with a range, a choice or a relation to another key. A key may have
+# The table of checks at the entrance: every key with a range, a choice or a relation to another key. A key may have
 # "*" for any characters; one that a config has not is not checked. null stands for "not set" and passes.
 CONSTRAINTS: dict[str, Check] = {
     "seed": SEED,

@@ -31,7 +31,7 @@ def translate_errors(section: str = "", *kinds: type[Exception]) -> Iterator[Non
 
 
 def own_words(error: UsageError) -> str:
-    """Returns the message; of an error in a DataLoader's worker without the traceback that torch puts before it."""
+    """Returns the message, without the traceback that torch adds to an error in a DataLoader's worker."""
     return str(error).rpartition(f"{UsageError.__name__}: ")[2].strip()
 
 

@@ -1,7 +1,7 @@
 {%- set vit = cookiecutter.families in ("all", "vit") -%}
 {%- set dit = cookiecutter.families in ("all", "dit") -%}
 {%- set llm = cookiecutter.families in ("all", "llm") -%}
-"""Model families, one folder each. For one more, add its folder, and two lines here."""
+"""Model families, one folder each. For one more, add its folder, and a branch and a name here."""
 
 from ..config.errors import UsageError
 from .family import Family, Script
