@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from .config.errors import UsageError
 from .norms import is_norm
+from .utils import cpu_count
 
 
 def sharded_strategy(processes: int) -> ModelParallelStrategy:
@@ -190,8 +191,8 @@ def _per_node(accelerator: str, devices: str) -> int:
     count, highest = (len(wanted), max(wanted) + 1) if isinstance(wanted, list) else (int(wanted), int(wanted))
     if count < 1:
         raise UsageError(f"trainer.devices={devices}: expected at least one device")
-    if on_cpu and count > 4 * (os.cpu_count() or 1):
-        raise UsageError(f"trainer.devices={devices}: {count} processes are too many for {os.cpu_count()} CPU(s)")
+    if on_cpu and count > max(2, cpu_count()):
+        raise UsageError(f"trainer.devices={devices}: this machine has {cpu_count()} CPU(s) for as many processes")
     if not on_cpu and highest > gpus:
         raise UsageError(f"trainer.devices={devices}: this machine has {gpus} GPU(s); ask for no more, or auto for all")
     return count

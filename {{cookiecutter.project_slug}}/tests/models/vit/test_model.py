@@ -165,6 +165,16 @@ def test_the_data_decide_the_size_and_timm_takes_more() -> None:
         compose(["model.img_size=16"])
 
 
+def test_activation_checkpointing_changes_no_gradient() -> None:
+    argv = ["model.depth=2", "data.img_size=8"]
+    nets = [build_model(compose([*argv, f"model.checkpointing={value}"])) for value in ("false", "true")]
+    images = torch.randn(2, 1, 8, 8)
+    for net in nets:
+        net.train()(images).square().mean().backward()
+    for one, other in zip(*(net.parameters() for net in nets), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
 def test_drop_path_rises_to_the_last_block() -> None:
     net = build_model(compose(["model.depth=3", "model.drop_path=0.2"]))
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in net.blocks]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...cli import progress
 from ...config import leaves, parse_yaml, plain, recompose
-from ...config.constraints import CONSTRAINTS, COUNT, all_of, between, check_constraints, multiple_of
+from ...config.constraints import CONSTRAINTS, all_of, between, check_constraints, multiple_of
 from ...config.errors import UsageError, require, translate_errors
 from ...data import get_kind
 from ...utils import MAX_COLUMNS, columns, image_grid, levels, mix, write_png
@@ -68,8 +68,8 @@ def sample(
         dict(leaves(plain(cfg))) | options,
         {
             "classes": all_of(between(0, cfg.model.num_classes - 1), multiple_of(1)),
-            "n": COUNT if files else between(1, MAX_SHOWN),
-            "batch_size": COUNT,
+            "n": between(1, 10**6 if files else MAX_SHOWN),
+            "batch_size": between(1, 2**16),
             **{key: CONSTRAINTS[f"task.quality.{key}"] for key in ("guidance", "interval", "steps", "sampler")},
         },
     )

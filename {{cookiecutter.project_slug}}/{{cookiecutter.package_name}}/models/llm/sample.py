@@ -36,8 +36,8 @@ def sample(checkpoint: Path, config: Mapping[str, Any], prompt: str, n: int, dev
     Raises:
         ValueError: an option out of range, or a prompt that is longer than the context.
     """
-    if n < 1:
-        raise ValueError(f"n={n}: expected at least 1")
+    if not 1 <= n <= 10_000:
+        raise ValueError(f"n={n}: expected 1 to 10000")
     cfg = recompose(config, [], anew=(), free=())
     codec, place = codec_of(config["data"]), find_device(device)
     model = cast(Llama, trained_model(cfg, checkpoint).to(place))

@@ -20,7 +20,18 @@ from ..init import fan_in_
 
 NormLayer = Callable[..., nn.Module]
 
-OWN_KEYS = ("name", "img_size", "in_chans", "num_classes", "init", "head_gain", "drop_path", "device", "kwargs")
+OWN_KEYS = (
+    "name",
+    "img_size",
+    "in_chans",
+    "num_classes",
+    "init",
+    "head_gain",
+    "drop_path",
+    "checkpointing",
+    "device",
+    "kwargs",
+)
 TORCH_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.modules.batchnorm._NormBase)
 
 
@@ -33,6 +44,7 @@ def build(
     init: str = "timm",
     head_gain: float = 1.0,
     drop_path: float = 0.0,
+    checkpointing: bool = False,
     device: torch.device | str | None = None,
     kwargs: Mapping[str, Any] | None = None,
     **arch: Any,
@@ -46,6 +58,7 @@ def build(
         init: "timm", made for widths of 768 and more, or "fan_in" (`init.py`), for small vision transformers.
         head_gain: scale of the head's weights under "fan_in".
         drop_path: stochastic depth rate of the last block; it rises linearly from 0 at the first.
+        checkpointing: blocks keep only their inputs for backward.
         kwargs: more arguments of timm's constructor.
 
     Raises:
@@ -64,6 +77,10 @@ def build(
         _check_norms(norm_layer, name, img_size, settings)
         with torch.device(device or "cpu"):
             model = _create(norm_layer, name, img_size, settings)
+    if checkpointing:
+        if not isinstance(model, VisionTransformer):
+            raise ValueError(f"checkpointing is for vision transformers, not for {name}")
+        model.set_grad_checkpointing()
     if init == "fan_in":
         if not isinstance(model, VisionTransformer):
             raise ValueError(f"init fan_in is for vision transformers; {name} needs init timm")

@@ -14,6 +14,7 @@ from ...config.errors import did_you_mean, require
 from ...models.build import find_device
 from ...norms import names
 from ...runs import make_numbered
+from ...utils import cpu_count
 from .norms import DTYPES, RIVALS, TENSORS, NormBenchmark
 from .report import Benchmark, conditions, report
 
@@ -90,7 +91,8 @@ def read(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     config = [argument for argument, key in zip(argv, keys, strict=True) if of_models and key not in known]
     options = read_options([argument for argument in argv if argument not in config], known)
     require(options["seconds"] > 0, f"seconds={options['seconds']}: expected more than 0")
-    require(options["threads"] >= 0, f"threads={options['threads']}: expected 1 or more, or 0 for PyTorch's choice")
+    threads, most = options["threads"], 4 * cpu_count()
+    require(0 <= threads <= most, f"threads={threads}: expected 1 to {most}, or 0 for PyTorch's choice")
     require(bool(options["out"]), "out=: name a folder, as in out=benchmarks")
     options["norm"] = pick("norm", options["norm"], names())
     if not of_models:
@@ -105,7 +107,9 @@ def shapes(text: str) -> list[tuple[int, int]]:
     """Returns `8192x4096,2048x64` as (tokens, width) each."""
     pairs = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", one) for one in text.split(",") if text]
     require(all(pairs), f"shapes={text}: expected TOKENSxWIDTH, as in shapes=8192x4096 or shapes=8192x4096,2048x64")
-    return list(dict.fromkeys((int(one[1]), int(one[2])) for one in pairs if one))
+    found = list(dict.fromkeys((int(one[1]), int(one[2])) for one in pairs if one))
+    require(all(tokens * width <= 2**31 for tokens, width in found), f"shapes={text}: expected at most 2^31 elements")
+    return found
 
 
 def pick(key: str, text: str, known: Sequence[str]) -> list[str]:

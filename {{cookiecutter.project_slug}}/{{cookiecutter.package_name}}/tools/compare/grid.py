@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
 from ...config import compose, fit_keys, groups, parse, parse_yaml, plain, to_argv, without
@@ -15,6 +16,7 @@ from ...config.errors import UsageError, require
 OWN_KEYS = ("name", "runs", "resume")  # set by the comparison itself
 # Keys that change no number: they are no part of a run's identity, and a run may be resumed with other values.
 FREE_KEYS = ("logger", "data.download", "data.pin_memory", "data.workers")
+MOST = 1000  # combinations
 COMMA = re.compile(r",(?![^\[{(]*[\]})])")  # outside brackets
 
 Cell = tuple[tuple[str, str], ...]  # swept keys with their values as typed, without the seed
@@ -94,6 +96,8 @@ def combine(argv: Sequence[str]) -> Grid:
     for key in OWN_KEYS:
         require(key not in typed, f"{key}={typed.get(key)}: compare.py sets it itself; out=<folder> says where runs go")
     values = {key: split(key, text) for key, text in typed.items()}
+    number = prod(map(len, values.values()))
+    require(number <= MOST, f"expected at most {MOST} combinations, not {number}: split them into several comparisons")
     swept = {key: several for key, several in values.items() if len(several) > 1}
     keys = sorted(values, key=lambda key: key != "seed")  # the seed slowest
     fitting, notes = fit_keys([dict(zip(keys, one, strict=True)) for one in product(*(values[key] for key in keys))])

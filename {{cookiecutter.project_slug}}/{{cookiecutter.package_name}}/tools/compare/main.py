@@ -11,7 +11,7 @@ from typing import Any
 from ...cli import Options, read_options
 from ...config.errors import require
 from ...runs import lock_run, resume_files
-from ...utils import LOCK, lock_folder, write_json
+from ...utils import LOCK, cpu_count, lock_folder, write_json
 from ..robustness.evaluate import shift_of
 from .grid import FREE_KEYS, Cell, Combination, Grid, choose_baseline, choose_metric, combine
 from .jobs import Job, Local, Outcome, Slurm, run_all, visible_gpus
@@ -86,7 +86,8 @@ def compare(argv: Sequence[str]) -> Outcome:
 def _launcher(options: Mapping[str, Any], slurm: Mapping[str, str], grid: Grid, out: Path) -> Local | Slurm:
     name, jobs = options["launcher"], options["jobs"]
     require(name in ("local", "slurm"), f"launcher={name}: expected local or slurm")
-    require(jobs >= 0, f"jobs={jobs}: expected at least 1, or 0 for one on each GPU")
+    most = 1000 if name == "slurm" else max(2, cpu_count())
+    require(0 <= jobs <= most, f"jobs={jobs}: expected 1 to {most}, or 0 for one on each GPU")
     if name == "slurm":
         return Slurm(jobs or len(grid.combinations), slurm, out / "slurm")
     require(not slurm, f"slurm.{next(iter(slurm), '')}: it needs launcher=slurm")
