@@ -17,7 +17,10 @@ PACKAGE = ANSWERS["package_name"]
 
 # Files of each family, and files that several families share; * stands for any part of a name.
 FAMILIES = {
-    ("vit",): ["{package}/models/vit", "tests/models/vit", "configs/*/vit.yaml", "configs/*/vit_*.yaml", "docs/vit*"],
+    ("vit",): [
+        *("{package}/models/vit", "tests/models/vit", "configs/*/vit.yaml", "configs/*/vit_*.yaml", "docs/vit*"),
+        "predict.py",
+    ],
     ("dit",): [
         *("{package}/models/dit", "tests/models/dit", "configs/*/dit.yaml", "configs/*/dit_*.yaml", "docs/dit*"),
         *("configs/objective", "configs/data/latents.yaml", "{package}/data/latents.py", "{package}/data/vae.py"),

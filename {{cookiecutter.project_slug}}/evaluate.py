@@ -37,15 +37,16 @@ def main(argv: list[str]) -> dict[str, Any]:
     # a metric depends on the run's precision, not on its devices, and this machine may have others
     as_trained = ["trainer=auto", f"trainer.precision={config.get('trainer', {}).get('precision')}"]
     cfg = recompose(config, [*as_trained, *own], anew=("data", "trainer"), free=evaluable(config))
+    out = None if checkpoint == path else path  # a run gets files beside the metrics
 {%- if cookiecutter.tools == "all" %}
     if shift is not None:
         from {{cookiecutter.package_name}}.tools.robustness.evaluate import evaluate_shift
 
-        return evaluate_shift(cfg, checkpoint, split, shift, out=None if checkpoint == path else path)
+        return evaluate_shift(cfg, checkpoint, split, shift, out=out)
 {%- endif %}
     from {{cookiecutter.package_name}}.train import evaluate
 
-    return evaluate(cfg, checkpoint, split)
+    return evaluate(cfg, checkpoint, split, out)
 
 
 if __name__ == "__main__":

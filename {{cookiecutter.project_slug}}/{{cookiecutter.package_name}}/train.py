@@ -118,13 +118,17 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
         return run.path, values
 
 
-def evaluate(cfg: DictConfig, checkpoint: Path, split: str) -> dict[str, float]:
-    """Returns and prints the metrics of a checkpoint on `split`, "val" or "test", as training printed them.
+def evaluate(cfg: DictConfig, checkpoint: Path, split: str, out: Path | None = None) -> dict[str, float]:
+    """Returns and prints the metrics of a checkpoint on `split`, "val" or "test": those of training, and a report's.
+
+    Args:
+        out: a folder for the report's files; None writes none.
 
     Raises:
         UsageError: no such split, data of other classes or sizes, or weights that do not fit the model.
     """
     data, module = load_trained(cfg, checkpoint, split)
+    module.collect_report()
     progress = [ProgressBar(refresh_rate=10)] if sys.stdout.isatty() else []
     trainer = build_trainer(
         cfg, logger=False, enable_checkpointing=False, callbacks=progress, enable_progress_bar=bool(progress)
@@ -134,6 +138,8 @@ def evaluate(cfg: DictConfig, checkpoint: Path, split: str) -> dict[str, float]:
     if trainer.is_global_zero:
         for tag, value in metrics.items():
             print(f"{tag} {value:.6f}")
+        if out is not None and (files := module.write_report(out, split, data.class_names)):
+            print(f"written: {', '.join(map(str, files))}")
     return metrics
 
 

@@ -21,11 +21,16 @@ def require(holds: bool, message: str) -> None:
 
 @contextmanager
 def translate_errors(section: str = "", *kinds: type[Exception]) -> Iterator[None]:
-    """Turns OSError, TypeError, ValueError and `kinds` of the code inside into a UsageError that names the section."""
+    """Turns OSError, TypeError, ValueError and `kinds` of the code inside into a UsageError that names the section.
+
+    A closed pipe, as behind `| head`, is no error.
+    """
     try:
         yield
     except Exception as error:
-        if isinstance(error, UsageError) or not isinstance(error, (OSError, TypeError, ValueError, *kinds)):
+        if isinstance(error, (UsageError, BrokenPipeError)) or not isinstance(
+            error, (OSError, TypeError, ValueError, *kinds)
+        ):
             raise
         raise UsageError(f"{section}: {first_line(error)}".removeprefix(": ")) from error
 

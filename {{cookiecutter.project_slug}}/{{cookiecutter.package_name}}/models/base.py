@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
@@ -69,6 +70,13 @@ class BaseModule(L.LightningModule):
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         self.evaluate_batch("test", batch, batch_idx)
+
+    def collect_report(self) -> None:
+        """Lets the next evaluation measure what training does not: more metrics, and what `write_report` writes."""
+
+    def write_report(self, folder: Path, split: str, class_names: Sequence[str]) -> list[Path]:
+        """Writes files about the evaluation of `split` to a folder; returns their paths."""
+        return []
 
     def mean_loss(self, stage: str) -> Mean:
         """Returns the mean loss of a stage, over all batches and devices."""

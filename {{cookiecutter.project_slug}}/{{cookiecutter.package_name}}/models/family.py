@@ -37,7 +37,7 @@ class Family:
         init_on_device: the model has `init_weights()`, so that FSDP can build it on "meta" and draw it in shards.
         resized: layers that `init=` starts anew where they have another size.
         pretrained: `pretrained(name, section_model)` returns the trained network that `init=` names.
-        sample, export: scripts of the same names.
+        sample, export, predict: scripts of the same names.
         shift_metric: the metric that `evaluate.py shift=` follows, and "max" or "min".
     """
 
@@ -52,4 +52,5 @@ class Family:
     pretrained: Callable[[str, Mapping[str, Any]], nn.Module] | None = None
     sample: Script | None = None
     export: Script | None = None
+    predict: Script | None = None
     shift_metric: tuple[str, str] | None = None

@@ -10,7 +10,7 @@ CHECKPOINT = {"checkpoint": ("", "a run directory, or a checkpoint file")}
 
 
 def run_script(script: str, argv: list[str]) -> None:
-    """Calls the `script` ("sample" or "export") of the checkpoint's family with the options of `argv`.
+    """Calls the `script` ("sample", "export" or "predict") of the checkpoint's family with the options of `argv`.
 
     Raises:
         UsageError: no such checkpoint, or one of a family that has no such script, or a wrong option.

@@ -4,10 +4,12 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ..family import Family
+from ..family import Family, Script
 from .model import build as build_model
 from .model import load_pretrained
 from .module import build as build_module
+from .predict import OPTIONS as PREDICT_OPTIONS
+from .predict import predict as run_predict
 
 
 def example_batch(cfg: DictConfig, samples: int) -> tuple[Tensor, Tensor]:
@@ -25,5 +27,6 @@ FAMILY = Family(
     example_samples=64,
     pretrained=load_pretrained,
     resized=("head",),
+    predict=Script(run_predict, PREDICT_OPTIONS),
     shift_metric=("acc", "max"),
 )

@@ -1,5 +1,7 @@
 """Image classification."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
@@ -9,6 +11,8 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from ..base import BaseModule
+from .confusion import MAX_CLASSES, BalancedAccuracy
+from .confusion import write as write_confusion
 
 
 class ViTModule(BaseModule):
@@ -26,7 +30,8 @@ class ViTModule(BaseModule):
 
     def __init__(self, model: nn.Module, num_classes: int, label_smoothing: float = 0.0, **base: Any) -> None:
         super().__init__(model, **base)
-        self.label_smoothing = label_smoothing
+        self.num_classes, self.label_smoothing = num_classes, label_smoothing
+        self.balanced_acc: BalancedAccuracy | None = None
         metrics = MetricCollection(
             {"acc": _accuracy(num_classes, 1), "acc5": _accuracy(num_classes, min(5, num_classes))}
         )
@@ -50,6 +55,18 @@ class ViTModule(BaseModule):
         metrics.update(logits, target)
         self.log(f"{stage}/loss", loss, prog_bar=True)
         self.log_dict(metrics)
+        if self.balanced_acc is not None:
+            self.balanced_acc.update(logits, target)
+            self.log(f"{stage}/balanced_acc", self.balanced_acc)
+
+    def collect_report(self) -> None:
+        if self.num_classes <= MAX_CLASSES:
+            self.balanced_acc = BalancedAccuracy(self.num_classes, validate_args=False)
+
+    def write_report(self, folder: Path, split: str, class_names: Sequence[str]) -> list[Path]:
+        if self.balanced_acc is None or self.balanced_acc.matrix is None:
+            return []
+        return write_confusion(self.balanced_acc.matrix, class_names, folder / f"confusion_{split}")
 
 
 def build(model: nn.Module, cfg: DictConfig, **base: Any) -> ViTModule:
