@@ -12,7 +12,6 @@ from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.config.names import PASSED, REPLACED
 from {{cookiecutter.package_name}}.data.sampling import TrainSampler
 
-from .conftest import each_family
 from .runs import Start, load, rows
 from .test_resume import resume
 
@@ -131,7 +130,6 @@ def test_keys_of_other_projects_point_to_ours(argument: str, hint: str) -> None:
 
 
 @pytest.mark.parametrize("argv", [["optim=muon"], ["optim=sgd"], ["optim.class_path=torch.optim.RAdam"]], ids=str)
-@each_family
 def test_other_optimisers_train_and_resume(start: Start, argv: list[str]) -> None:
     _, expected = start(*argv, "trainer.max_epochs=2", "optim.lr=0.001")
     run, _ = start(*argv, "trainer.max_epochs=1", "optim.lr=0.001", "schedule.name=constant")

@@ -196,6 +196,17 @@ def test_a_signal_within_a_step_stops_after_it(
     assert_equal([whole, run], [expected, values])
 
 
+def test_a_signal_that_is_ignored_stays_so(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SIGHUP under nohup."""
+    before = signal.signal(STOP_SIGNALS[-1], signal.SIG_IGN)
+    monkeypatch.setattr(BaseModule, "on_train_batch_end", lambda *_: os.kill(os.getpid(), STOP_SIGNALS[-1]))
+    try:
+        _, values = start("trainer.max_epochs=1")
+    finally:
+        signal.signal(STOP_SIGNALS[-1], before)
+    assert values["steps"] == 6
+
+
 def test_a_signal_in_the_test_leaves_a_run_that_resumes_with_it(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

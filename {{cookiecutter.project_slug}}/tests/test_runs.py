@@ -261,7 +261,8 @@ def test_a_share_of_the_batches_that_is_none(start: Start, tmp_path: Path, split
 
 
 def test_training_says_nothing_on_stderr(tiny: Tiny, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), *tiny.argv, "trainer.max_epochs=1", f"runs={tmp_path}"]
+    argv = [*tiny.argv, "trainer.max_epochs=1", "trainer.accelerator=cpu", f"runs={tmp_path}"]
+    command = [sys.executable, str(ROOT / "train.py"), *argv]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("step 6/6") == 1

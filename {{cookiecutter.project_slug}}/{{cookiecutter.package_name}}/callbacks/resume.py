@@ -50,7 +50,8 @@ class StepClock(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
             for number in STOP_SIGNALS:  # after training, Lightning sets all handlers to those before
-                signal.signal(number, self._stop_soon)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets SIGHUP's
+                    signal.signal(number, self._stop_soon)
         loop, step = trainer.fit_loop.epoch_loop, self.start
         batches = loop.batch_progress.total
         batches.load_state_dict(dict.fromkeys(batches.state_dict(), step * trainer.accumulate_grad_batches))
