@@ -194,7 +194,7 @@ def test_refusals_leave_nothing_behind(
 def test_a_training_that_diverges_is_ended(start: Start, tiny: Tiny, tmp_path: Path) -> None:
     """Its curves stay, and the checkpoints from before."""
     for every, last in (2, 4), (10, 6):  # looked at while it trains, or where it would be saved
-        with pytest.raises(Diverged, match=r"^the training has diverged: at step \d+ its loss is no finite number"):
+        with pytest.raises(Diverged, match=r"^the training has diverged: at step \d+ its loss is not finite"):
             start("optim.lr=1e30", "optim.clip_norm=0", "schedule.warmup_steps=2", f"trainer.log_every_n_steps={every}")
         run = max((tmp_path / "runs").iterdir())
         assert any(tag == "lr" for _, tag, _ in rows(run)) == (every == 2)

@@ -8,10 +8,14 @@ from torch import nn
 
 from {{cookiecutter.package_name}}.config import compose, plain
 from {{cookiecutter.package_name}}.config.errors import UsageError
-from {{cookiecutter.package_name}}.models.build import build_model, find_device, set_precision, trained_model
+from {{cookiecutter.package_name}}.models import get_family
+from {{cookiecutter.package_name}}.models.build import build_model
+from {{cookiecutter.package_name}}.models.trained import find_device, set_precision, trained_model
 
 from ..conftest import FAMILIES
 from ..runs import Tiny
+
+BUILD = get_family(FAMILIES[0].family).build_model
 
 
 def saved(file: Path, **nets: nn.Module) -> Path:
@@ -23,7 +27,7 @@ def saved(file: Path, **nets: nn.Module) -> Path:
 def test_the_net_of_a_checkpoint_is_the_average_where_there_is_one(tmp_path: Path) -> None:
     net, average = (build_model(compose([*FAMILIES[0].argv, f"seed={seed}"])) for seed in (1, 2))
     for nets, expected in (({"model": net}, net), ({"model": net, "ema": average}, average)):
-        found = trained_model(compose(FAMILIES[0].argv), saved(tmp_path / "last.ckpt", **nets))
+        found = trained_model(BUILD, compose(FAMILIES[0].argv), saved(tmp_path / "last.ckpt", **nets))
         assert not found.training
         torch.testing.assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
 
@@ -31,13 +35,13 @@ def test_the_net_of_a_checkpoint_is_the_average_where_there_is_one(tmp_path: Pat
 @pytest.mark.parametrize("tiny", [tiny for tiny in FAMILIES if "checkpointing" in compose(tiny.argv).model], ids=str)
 def test_statistics_over_a_batch_that_is_computed_twice(tiny: Tiny) -> None:
     with pytest.raises(UsageError, match=r"model.checkpointing"):
-        build_model(compose([*tiny.argv, *tiny.starts[0], "norm=bn", "model.checkpointing=true"]))
+        compose([*tiny.argv, "norm=bn", "model.checkpointing=true"])
 
 
 def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:
     file = saved(tmp_path / "last.ckpt", net=nn.Linear(2, 3))
     with pytest.raises(UsageError, match=r"last\.ckpt: its weights do not fit"):
-        trained_model(compose(FAMILIES[0].argv), file)
+        trained_model(BUILD, compose(FAMILIES[0].argv), file)
 
 
 @pytest.mark.parametrize(

@@ -1,70 +1,17 @@
-"""Networks from a config, without Lightning: its import takes seconds, for which a sample need not wait."""
-
-from functools import partial
-from pathlib import Path
+"""The network of a config."""
 
 import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from ..config import plain
-from ..config.errors import UsageError, require
-from ..norms import make_norm
-from ..runs import load_checkpoint
 from . import get_family
-
-DTYPES = {"64": torch.float64, "bf16": torch.bfloat16, "16": torch.float16}
+from .trained import build_from
 
 
 def build_model(cfg: DictConfig, device: torch.device | str | None = None) -> nn.Module:
-    """Returns the network, drawn from the run's seed; on the "meta" device it takes no memory.
+    """Returns the network of the config's family, drawn from the run's seed; on "meta" it takes no memory.
 
     Raises:
         ValueError: values that do not fit together.
     """
-    options = {key: value for key, value in plain(cfg.norm).items() if key not in ("name", "normalizes")}
-    torch.manual_seed(cfg.seed)
-    norm_layer = partial(make_norm, name=cfg.norm.name, **options)
-    return get_family(cfg.task.name).build_model(norm_layer, device=device, **plain(cfg.model))
-
-
-def trained_model(cfg: DictConfig, checkpoint: Path) -> nn.Module:
-    """Returns the network of a checkpoint, the moving average where it has one, in evaluation mode.
-
-    Raises:
-        UsageError: the weights do not fit.
-    """
-    model = build_model(cfg)
-    weights = load_checkpoint(checkpoint, "cpu")["state_dict"]
-    ours = "ema." if any(name.startswith("ema.") for name in weights) else "model."
-    try:
-        model.load_state_dict({name.removeprefix(ours): one for name, one in weights.items() if name.startswith(ours)})
-    except RuntimeError as error:
-        raise UsageError(f"{checkpoint}: its weights do not fit this model; was the code changed?") from error
-    return model.eval()
-
-
-def set_precision(model: nn.Module, precision: str | int | None) -> torch.dtype | None:
-    """Casts `model` in place if the trainer's `precision` is a "true" one; else returns the dtype to autocast to."""
-    kind, _, how = str(precision).partition("-")
-    dtype = DTYPES.get(kind)
-    if dtype is not None and (how == "true" or kind == "64"):
-        model.to(dtype)
-        return None
-    return dtype
-
-
-def find_device(name: str) -> torch.device:
-    """Returns the device called `name`, as in cuda:1; "auto" is the accelerator if there is one.
-
-    Raises:
-        UsageError: there is no such device.
-    """
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        found = torch.empty(0, device=name).device
-    except (AssertionError, ImportError, RuntimeError) as error:  # by the kind of device
-        raise UsageError(f"device={name}: PyTorch finds no such device here; auto takes what there is") from error
-    require(found.type != "meta", f"device={name}: it computes nothing; auto takes what there is")
-    return found
+    return build_from(get_family(cfg.task.name).build_model, cfg, device)

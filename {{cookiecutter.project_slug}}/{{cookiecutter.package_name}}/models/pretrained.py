@@ -18,7 +18,7 @@ from ..runs import saved_checkpoint
 from ..utils import evaluating
 from . import get_family
 from .base import BaseModule
-from .build import trained_model
+from .trained import trained_model
 
 SAME = 1e-3  # relative difference of outputs that rounding may make
 
@@ -95,7 +95,7 @@ def source(weights: str, cfg: DictConfig) -> tuple[nn.Module, str]:
         require(theirs == family, f"init.weights={weights}: it is of task={theirs}, and this is task={family}")
         other = [f"model.{key}={shown(value)}" for key, value in config["model"].items() if model.get(key) != value]
         hint = f"; it was trained with {' '.join(other)}" if other else ""
-        return trained_model(recompose(config, [], anew=(), free=()), file), hint
+        return trained_model(get_family(family).build_model, recompose(config, [], anew=(), free=()), file), hint
     pretrained = get_family(family).pretrained
     if pretrained is None:
         raise UsageError(f"init.weights={weights}: there is no run and no checkpoint")

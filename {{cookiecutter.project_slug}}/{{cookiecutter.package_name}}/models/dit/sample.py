@@ -18,8 +18,9 @@ from ...config.constraints import CONSTRAINTS, all_of, between, check_constraint
 from ...config.errors import UsageError, require, translate_errors
 from ...data import get_kind
 from ...utils import MAX_COLUMNS, columns, image_grid, levels, mix, write_png
-from ..build import find_device, set_precision, trained_model
+from ..trained import find_device, set_precision, trained_model
 from . import objectives
+from .model import build
 from .sampling import Sampler
 
 OPTIONS = {
@@ -82,7 +83,7 @@ def sample(
     assert to_pixels is not None
     with translate_errors():
         pixels, objective = to_pixels(data), objectives.build(**plain(cfg.objective))
-    model = trained_model(cfg, checkpoint).to(find_device(device))
+    model = trained_model(build, cfg, checkpoint).to(find_device(device))
     with translate_errors("out"):
         path.parent.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=path.parent).close()  # an error now rather than after the work

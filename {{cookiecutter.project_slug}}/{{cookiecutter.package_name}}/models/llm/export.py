@@ -9,9 +9,9 @@ from typing import Any, cast
 from ...config import recompose
 from ...config.errors import require
 from ...data.tokens_text import codec_of
-from ..build import set_precision, trained_model
+from ..trained import set_precision, trained_model
 from .huggingface import MODELING, hf_config, hf_state
-from .model import Llama
+from .model import Llama, build
 from .sample import OPTIONS as SAMPLING
 
 OPTIONS = {"out": ("", "the folder to write; must be new or empty")}
@@ -31,7 +31,7 @@ def export(checkpoint: Path, config: Mapping[str, Any], out: str) -> None:
     require(bool(out) and free, f"out={out}: expected a folder that is new or empty")
     cfg = recompose(config, [], anew=(), free=())
     codec = codec_of(config["data"])
-    model = cast(Llama, trained_model(cfg, checkpoint))
+    model = cast(Llama, trained_model(build, cfg, checkpoint))
     set_precision(model, cfg.trainer.precision)
     hf = hf_config(config["model"], config["norm"], model.lm_head.weight.dtype)
     ends = {"bos_token_id": codec.eot, "eos_token_id": codec.eot}

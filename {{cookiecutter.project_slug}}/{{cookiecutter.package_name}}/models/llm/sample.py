@@ -11,9 +11,9 @@ from tokenizers.decoders import DecodeStream
 
 from ...config import recompose
 from ...data.tokens_text import codec_of
-from ..build import find_device, set_precision, trained_model
+from ..trained import find_device, set_precision, trained_model
 from .generate import generate
-from .model import Llama
+from .model import Llama, build
 
 OPTIONS = {
     "prompt": ("", r"start of the text; \n is a new line, \t a tab, \\ a backslash; empty: a new document"),
@@ -40,7 +40,7 @@ def sample(checkpoint: Path, config: Mapping[str, Any], prompt: str, n: int, dev
         raise ValueError(f"n={n}: expected 1 to 10000")
     cfg = recompose(config, [], anew=(), free=())
     codec, place = codec_of(config["data"]), find_device(device)
-    model = cast(Llama, trained_model(cfg, checkpoint).to(place))
+    model = cast(Llama, trained_model(build, cfg, checkpoint).to(place))
     dtype = set_precision(model, cfg.trainer.precision)
     prompt = re.sub(r"\\([nt\\])", lambda found: {"n": "\n", "t": "\t"}.get(found[1], "\\"), prompt)
     ids = codec.encode(prompt) or [codec.eot]

@@ -25,7 +25,8 @@ from ...data.image_sources import HIDDEN, MODES, convert
 from ...data.transforms import Transform, image_transforms
 from ...runs import load_checkpoint
 from ...utils import cpu_count, replace
-from ..build import find_device, set_precision, trained_model
+from ..trained import find_device, set_precision, trained_model
+from .model import build
 
 OPTIONS = {
     "images": ("", "an image, or a folder: the images in it and in its subfolders, without hidden ones"),
@@ -77,7 +78,7 @@ def predict(
     loader = DataLoader(samples, batch_size, num_workers=workers, collate_fn=_collate, worker_init_fn=_leave_ctrl_c)
     state = load_checkpoint(checkpoint).get("Images", {})  # of the data module
     names = state.get("class_names") or [str(number) for number in range(cfg.model.num_classes)]
-    model = trained_model(cfg, checkpoint).to(find_device(device))
+    model = trained_model(build, cfg, checkpoint).to(find_device(device))
 
     def write(stream: TextIO) -> None:
         done, bar = 0, progress("images")

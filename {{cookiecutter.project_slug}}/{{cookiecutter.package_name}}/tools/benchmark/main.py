@@ -11,7 +11,7 @@ import torch
 from ...cli import Options, progress, read_options
 from ...config import groups
 from ...config.errors import did_you_mean, require
-from ...models.build import find_device
+from ...models.trained import find_device
 from ...norms import names
 from ...runs import make_numbered
 from ...utils import cpu_count

@@ -67,7 +67,7 @@ def prepare_latents(
     from ...data.latents import FORMAT, SPLITS, Latents, read_meta
     from ...data.transforms import image_transforms
     from ...data.vae import VAE
-    from ...models.build import find_device
+    from ...models.trained import find_device
 
     try:
         sources = load("folder", images)
