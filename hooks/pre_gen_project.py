@@ -14,7 +14,7 @@ PACKAGE_LENGTH = 40
 
 # Directories and scripts at the root of the project, and what git ignores there.
 OURS = """
-train evaluate sample compare benchmark export prepare tests test conftest configs docs runs data
+train evaluate predict sample compare benchmark export prepare tests test conftest configs docs runs data
 license build dist env venv checkpoints lightning_logs
 """
 # What the project installs, under the names of import and of installation, and what comes along with it.
