@@ -21,12 +21,13 @@ license build dist env venv checkpoints lightning_logs
 OTHERS = """
 torch torchvision torchaudio torchgen functorch triton lightning lightning_fabric lightning_utilities
 pytorch_lightning timm torchmetrics omegaconf antlr4 rich tensorboard matplotlib mpl_toolkits pylab sklearn
-scikit_learn numpy scipy joblib pillow pil yaml pyyaml wandb mlflow mlflow_skinny comet_ml pytest py ruff mypy mypyc pre_commit hatchling hatch uv
-pip setuptools wheel pkg_resources packaging typing_extensions tqdm requests jinja2 markupsafe fsspec filelock
-sympy mpmath networkx safetensors tokenizers transformers datasets huggingface_hub google grpc protobuf six werkzeug
-absl markdown markdown_it_py markdown_it mdurl pygments cycler kiwisolver contourpy fonttools dateutil pluggy iniconfig attr attrs aiohttp nvidia cuda
-xdist pytest_xdist execnet
-liger_kernel diffusers accelerate torch_fidelity importlib_metadata zipp httpx httpcore regex submitit cloudpickle
+scikit_learn numpy scipy joblib pillow pil yaml pyyaml wandb mlflow mlflow_skinny comet_ml pytest py ruff mypy
+mypyc pre_commit hatchling hatch uv pip setuptools wheel pkg_resources packaging typing_extensions tqdm requests
+jinja2 markupsafe fsspec filelock sympy mpmath networkx safetensors tokenizers transformers datasets
+huggingface_hub google grpc protobuf six werkzeug absl markdown markdown_it_py markdown_it mdurl pygments cycler
+kiwisolver contourpy fonttools dateutil pluggy iniconfig attr attrs aiohttp nvidia cuda xdist pytest_xdist
+execnet liger_kernel diffusers accelerate torch_fidelity importlib_metadata zipp httpx httpcore regex submitit
+cloudpickle
 """
 # Windows opens a device under these names, whatever extension follows.
 DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}

@@ -80,7 +80,7 @@ def test_a_run_gets_a_file_and_pictures(run: Path, tiny: Tiny, capsys: pytest.Ca
     assert metric is not None
     part = shifts()[compose(tiny.argv).data.module]
     evaluate.main([f"checkpoint={run}", f"shift={name}"])
-    printed = capsys.readouterr().out
+    printed, new = capsys.readouterr().out, files_of(run) - before
     left = json.loads((run / f"shift-{name}.json").read_text(encoding="utf-8"))
     assert (left["metric"], left["mode"]) == (f"test/{metric[0]}", metric[1])
     assert (left["split"], left["samples"], left["step"], left["strengths"]) == ("test", 64, 6, [1, 2, 3, 4, 5])
@@ -89,7 +89,6 @@ def test_a_run_gets_a_file_and_pictures(run: Path, tiny: Tiny, capsys: pytest.Ca
     clean = evaluate.main([f"checkpoint={run}"])
     assert left["clean"] == clean[left["metric"]] == left["clean_by_kind"][part.KINDS[0]]
     assert any(value != left["clean"] for values in left["kinds"].values() for value in values)
-    new = files_of(run) - before
     assert {f"shift-{name}.json", f"shift-{name}.png"} < new
     assert len(new) == 3
     assert all(kind in printed for kind in (*part.KINDS, "mean"))
