@@ -1,6 +1,7 @@
 """`python sample.py` with a DiT."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,20 @@ def test_the_same_on_any_batch_size(tmp_path: Path, objective: str) -> None:
     assert max(np.abs(grid - grids[0]).max() for grid in grids) <= 1
     assert np.abs(draw(folder, "guidance=2", "seed=1").astype(int) - grids[0]).max() > 9
     assert (draw(folder, "guidance=2") == grids[2]).all()
+
+
+def test_classes_may_be_named(run: tuple[Path, DiTModule], tmp_path: Path, capsys: Out) -> None:
+    """A name counts before a number, as in folders 1, 2 and 10."""
+    folder = Path(shutil.copytree(run[0], tmp_path / "named"))
+    file = folder / "checkpoints" / "last.ckpt"
+    names = ["ant", "bee", "1", *"defghij"]
+    torch.save(torch.load(file, weights_only=True) | {"Images": {"class_names": names}}, file)
+    for typed, number in (("bee", 1), ("1", 2), ("3", 3)):
+        sample.main([f"checkpoint={folder}", f"classes={typed}", "n=2", "steps=1", f"out={tmp_path / typed}.png"])
+        assert f"of classes {names[number]}\n" in capsys.readouterr().out
+        sample.main([f"checkpoint={run[0]}", f"classes={number}", "n=2", "steps=1", f"out={tmp_path / typed}-.png"])
+        assert (tmp_path / f"{typed}.png").read_bytes() == (tmp_path / f"{typed}-.png").read_bytes()
+        capsys.readouterr()
 
 
 def test_files_beside_the_grid(run: tuple[Path, DiTModule], capsys: Out) -> None:

@@ -17,6 +17,7 @@ from ...config import leaves, parse_yaml, plain, recompose
 from ...config.constraints import CONSTRAINTS, all_of, between, check_constraints, multiple_of
 from ...config.errors import UsageError, require, translate_errors
 from ...data import get_kind
+from ...runs import load_checkpoint
 from ...utils import MAX_COLUMNS, columns, image_grid, levels, mix, write_png
 from ..trained import find_device, set_precision, trained_model
 from . import objectives
@@ -24,7 +25,7 @@ from .model import build
 from .sampling import Sampler
 
 OPTIONS = {
-    "classes": ("", "numbers of classes, with commas between; the images are of each in turn; empty: of all"),
+    "classes": ("", "names or numbers of classes, with commas between; the images take turns; empty: all classes"),
     "n": (40, "images, all classes together"),
     "guidance": (1.0, "1: as trained; above: more of what tells the class from others; 0: no class"),
     "interval": ("0,1", "from where to where guidance is on; 0 is noise, 1 the image"),
@@ -62,7 +63,9 @@ def sample(
         UsageError: an option out of range, or a file that is there already or cannot be written.
     """
     cfg = recompose(config, [], anew=(), free=())
-    chosen, limits = (parse_yaml(f"[{text}]") for text in (classes, interval))
+    limits = parse_yaml(f"[{interval}]")
+    names = class_names(checkpoint, cfg.model.num_classes)
+    chosen = [names.index(one) if one in names else parse_yaml(one) for one in filter(None, classes.split(","))]
     options = {"classes": chosen, "n": n, "guidance": guidance, "interval": limits, "steps": steps}
     options |= {"sampler": sampler, "batch_size": batch_size}
     check_constraints(
@@ -98,19 +101,28 @@ def sample(
     sampled = Sampler(model, objective, shape, cfg.model.num_classes, steps, sampler, guidance, limits, context)
     with progress("images") as bar:
         task = bar.add_task("", total=n)
-        names = (f"{number:0{len(str(n - 1))}}_{label}.png" for number, label in enumerate(labels))
+        stems = (f"{number:0{len(str(n - 1))}}_{label}" for number, label in enumerate(labels))
         for latents in sampled.generate(labels, seeds, batch_size):
             images = pixels(latents)
             shown += images[: MAX_SHOWN - len(shown)]
             for image in images if files else ():
-                write_png(folder / next(names), levels(image))
+                write_png(folder / f"{next(stems)}.png", levels(image))
             bar.advance(task, len(images))
         write_png(path, image_grid(torch.stack(shown), columns(len(shown), len(chosen))))
-    listed = f", in columns of classes {', '.join(map(str, chosen[:n]))}" if len(chosen) <= MAX_COLUMNS else ""
+    listed = (
+        f", in columns of classes {', '.join(names[one] for one in chosen[:n])}" if len(chosen) <= MAX_COLUMNS else ""
+    )
     print(f"{path}: {len(shown)} images{listed}")
     if files:
         print(f"{folder}: {n} files")
     print(f"{n} images in {time.perf_counter() - begun:.1f} s")
+
+
+def class_names(checkpoint: Path, number: int) -> list[str]:
+    """Returns the names of the classes of a checkpoint's data; their numbers if they have no names."""
+    saved = load_checkpoint(checkpoint)
+    states = [saved[kind] for kind in ("Images", "Latents") if kind in saved]  # of the data module
+    return list(states[0]["class_names"]) if states else [str(one) for one in range(number)]
 
 
 def _new_file(out: str, checkpoint: Path) -> Path:
