@@ -1,4 +1,4 @@
-"""Seeds, files that are written atomically, grids of images, and other small helpers."""
+"""Seeds, files that are written atomically, and other small helpers."""
 
 from __future__ import annotations  # torch is imported where it is used: a mistyped key need not wait for it
 
@@ -10,7 +10,6 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from math import ceil, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -63,14 +62,6 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(_finite(content), indent=1) + "\n")
 
 
-def write_png(path: Path, picture: Tensor) -> None:
-    """Writes bytes (C, H, W): grey, or red, green and blue."""
-    from PIL import Image
-
-    image = Image.fromarray(picture.movedim(0, -1).squeeze(-1).numpy())
-    replace(path, lambda file: image.save(file, "PNG"))
-
-
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(one) for key, one in value.items()}
@@ -105,29 +96,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-TILE = 64  # pixels; a smaller image is enlarged to that by a whole number
-GAP, GREY = 4, 190  # around images: pixels, and their level
-MAX_COLUMNS = 20  # a grid of more classes has no column for each
-
-
-def columns(number: int, classes: int) -> int:
-    """Returns the columns of a grid, about as wide as high, of `number` images whose classes take turns.
-
-    Each column has one class, unless there are many classes.
-    """
-    step = min(classes, number) if classes <= MAX_COLUMNS else 1
-    return step * ceil(sqrt(number) / step)
-
-
-def image_grid(images: Tensor, columns: int) -> Tensor:
-    """Returns one picture, bytes (3, H', W'), of images (B, 1 or 3, H, W) with values in 0..1, row by row."""
-    from torchvision.utils import make_grid
-
-    scale = max(1, TILE // max(images.shape[-2:]))
-    images = levels(images).repeat_interleave(scale, -2).repeat_interleave(scale, -1)
-    return make_grid(images, columns, GAP, pad_value=GREY)
 
 
 def levels(pixels: Tensor) -> Tensor:

@@ -18,9 +18,10 @@ from ...config.constraints import CONSTRAINTS, all_of, between, check_constraint
 from ...config.errors import UsageError, require, translate_errors
 from ...data import get_kind
 from ...runs import load_checkpoint
-from ...utils import MAX_COLUMNS, columns, image_grid, levels, mix, write_png
+from ...utils import levels, mix
 from ..trained import find_device, set_precision, trained_model
 from . import objectives
+from .grids import MAX_COLUMNS, columns, image_grid, write_png
 from .model import build
 from .sampling import Sampler
 

@@ -9,7 +9,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from ...loggers import log_image
-from ...utils import columns, image_grid, mix, write_png
+from ...utils import mix
+from .grids import columns, image_grid, write_png
 from .module import DiTModule
 
 SEED = 0  # the default of sample.py: pictures of two runs start from the same noise
