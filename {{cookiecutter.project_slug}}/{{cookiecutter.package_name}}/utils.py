@@ -8,6 +8,7 @@ import math
 import operator
 import os
 import random
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -106,3 +107,10 @@ def levels(pixels: Tensor) -> Tensor:
 def cpu_count() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def leave_signals(worker: int) -> None:
+    """Leaves Ctrl-C, which a terminal sends to workers too, to the main process, so that it gets its next batch."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)

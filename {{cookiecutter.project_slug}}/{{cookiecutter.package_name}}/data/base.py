@@ -1,7 +1,6 @@
 """The base class of the data modules: loaders over their splits, and Lightning's hooks."""
 
 import copy
-import signal
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -9,7 +8,7 @@ import lightning as L
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ..config.errors import UsageError
-from ..utils import cpu_count
+from ..utils import cpu_count, leave_signals
 from .sampling import EvalSampler, TrainLoader, TrainSampler, permutation, rank_and_world
 
 Loader = DataLoader[Any]
@@ -155,13 +154,6 @@ class DataModule(L.LightningDataModule):
             "collate_fn": self.collate(split),
             "num_workers": self.workers,
             "persistent_workers": self.workers > 0,
-            "worker_init_fn": _leave_signals,
+            "worker_init_fn": leave_signals,
             "pin_memory": self.pin_memory and on_gpu,
         }
-
-
-def _leave_signals(worker: int) -> None:
-    """Leaves Ctrl-C, which a terminal sends to workers too, to the main process, so that it gets its next batch."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -24,7 +23,7 @@ from ...config.errors import first_line, require
 from ...data.image_sources import HIDDEN, MODES, convert
 from ...data.transforms import Transform, image_transforms
 from ...runs import load_checkpoint
-from ...utils import cpu_count, replace
+from ...utils import cpu_count, leave_signals, replace
 from ..trained import find_device, set_precision, trained_model
 from .model import build
 
@@ -75,7 +74,7 @@ def predict(
     _, transform = image_transforms(**{key: data[key] for key in PREPROCESSING}, augment={})
     samples = ImageFiles(paths, MODES[data["in_chans"]], data.get("background", "white"), transform)
     workers = min(data["workers"], cpu_count(), (len(paths) - 1) // batch_size)
-    loader = DataLoader(samples, batch_size, num_workers=workers, collate_fn=_collate, worker_init_fn=_leave_ctrl_c)
+    loader = DataLoader(samples, batch_size, num_workers=workers, collate_fn=_collate, worker_init_fn=leave_signals)
     state = load_checkpoint(checkpoint).get("Images", {})  # of the data module
     names = state.get("class_names") or [str(number) for number in range(cfg.model.num_classes)]
     model = trained_model(build, cfg, checkpoint).to(find_device(device))
@@ -161,11 +160,6 @@ def _collate(samples: list[Sample]) -> tuple[Tensor | None, list[str | None]]:
     """Returns the images (B, C, H, W) that could be read, if any, and for every sample None or the reason."""
     images = [sample for sample in samples if isinstance(sample, Tensor)]
     return torch.stack(images) if images else None, [one if isinstance(one, str) else None for one in samples]
-
-
-def _leave_ctrl_c(worker: int) -> None:
-    """Leaves Ctrl-C, which a terminal sends to workers too, to the main process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _write_row(stream: TextIO, format: str, path: str, classes: list[str], values: list[float], first: bool) -> None:
