@@ -37,7 +37,7 @@ FAMILIES = {
     ],
     ("vit", "dit"): [
         *("{package}/data/images.py", "{package}/data/image_sources.py", "{package}/data/transforms.py"),
-        "tests/data/test_images*",
+        *("tests/data/test_images*", "tests/data/test_image_sources.py"),
         *("{package}/tools/robustness/images.py", "tests/tools/robustness/test_images.py"),
         "configs/data/digits.yaml",
         *(f"configs/data/{name}.yaml" for name in ("cifar10", "fashion_mnist", "folder", "imagenet")),

@@ -6,7 +6,6 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.distributed import process_count, split_batch
 
 
@@ -80,7 +79,7 @@ def test_many_machines_need_something_that_starts_them(
     if launched:
         assert process_count(trainer("cpu", "1", 2)) == 2
     else:
-        with pytest.raises(UsageError, match=r"trainer\.num_nodes=2: .*torchrun or srun \(docs/multinode\.md\)"):
+        with pytest.raises(ValueError, match=r"num_nodes=2: .*torchrun or srun \(docs/multinode\.md\)"):
             process_count(trainer("cpu", "1", 2))
     assert process_count(trainer("cpu", "1")) == 1
 
@@ -89,10 +88,10 @@ def test_many_machines_need_something_that_starts_them(
     ("accelerator", "devices", "gpus", "words"),
     [
         ("gpu", "1", 0, "PyTorch finds no GPU here; trainer=cpu trains without"),
-        ("gpu", "9", 8, "trainer.devices=9: this machine has 8 GPU(s)"),
-        ("gpu", "[0,8]", 8, "trainer.devices=[0,8]: this machine has 8 GPU(s)"),
-        ("cpu", "0", 0, "trainer.devices=0: expected at least one device"),
-        ("cpu", "two", 0, "trainer.devices=two: expected auto, a number, or a list like [0,1]"),
+        ("gpu", "9", 8, "devices=9: this machine has 8 GPU(s)"),
+        ("gpu", "[0,8]", 8, "devices=[0,8]: this machine has 8 GPU(s)"),
+        ("cpu", "0", 0, "devices=0: expected at least one device"),
+        ("cpu", "two", 0, "devices=two: expected auto, a number, or a list like [0,1]"),
     ],
 )
 def test_devices_that_are_not_there(
@@ -100,5 +99,5 @@ def test_devices_that_are_not_there(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(UsageError, match=re.escape(words)):
+    with pytest.raises(ValueError, match=re.escape(words)):
         process_count(trainer(accelerator, devices))

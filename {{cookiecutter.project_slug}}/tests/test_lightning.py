@@ -20,7 +20,7 @@ def test_every_argument_of_the_trainer_is_passed_or_has_a_key_that_replaces_it()
     ours = set(PASSED) | set(REPLACED) | {str(key) for key in compose([]).trainer}
     assert ours - {"val_every_n_steps"} == set(inspect.signature(L.Trainer).parameters)
     for name in PASSED:
-        compose([f"trainer.{name}=true"])
+        compose([f"trainer.{name}=1"])
     for name in REPLACED:
         with pytest.raises(UsageError, match=f"trainer.{name}: this project"):
             compose([f"trainer.{name}=1"])

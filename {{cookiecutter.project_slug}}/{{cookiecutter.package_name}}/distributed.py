@@ -12,7 +12,6 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from .config.errors import UsageError
 from .norms import is_norm
 from .utils import cpu_count
 
@@ -116,11 +115,11 @@ def process_count(trainer: DictConfig) -> int:
     """Returns the number of processes on all nodes, one for each device, that section `trainer` asks for.
 
     Raises:
-        UsageError: devices that this machine does not have, or several machines that nothing has started.
+        ValueError: devices that this machine does not have, or several machines that nothing has started.
     """
     if trainer.num_nodes > 1 and not _launched():
-        raise UsageError(
-            f"trainer.num_nodes={trainer.num_nodes}: each machine waits for the others, and nothing started them; "
+        raise ValueError(
+            f"num_nodes={trainer.num_nodes}: each machine waits for the others, and nothing started them; "
             "start it with torchrun or srun (docs/multinode.md)"
         )
     return int(trainer.num_nodes) * _per_node(trainer.accelerator, trainer.devices)
@@ -145,13 +144,13 @@ def split_batch(total: int, per_device: int, processes: int) -> tuple[int, int]:
 
 
 def device_list(devices: str) -> int | list[int] | str:
-    """Returns key `trainer.devices` as Lightning takes it: a number, a list, or "auto"."""
+    """Returns section `trainer`'s `devices` as Lightning takes them: a number, a list, or "auto"."""
     if devices == "auto":
         return devices
     try:
         numbers = [int(part) for part in devices.strip("[] ").split(",")]
     except ValueError:
-        raise UsageError(f"trainer.devices={devices}: expected auto, a number, or a list like [0,1]") from None
+        raise ValueError(f"devices={devices}: expected auto, a number, or a list like [0,1]") from None
     return numbers if "," in devices or "[" in devices else numbers[0]
 
 
@@ -184,15 +183,15 @@ def _per_node(accelerator: str, devices: str) -> int:
     gpus = torch.cuda.device_count() or int(torch.backends.mps.is_available())
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not gpus)
     if not on_cpu and not gpus:
-        raise UsageError(f"trainer.accelerator={accelerator}: PyTorch finds no GPU here; trainer=cpu trains without")
+        raise ValueError(f"accelerator={accelerator}: PyTorch finds no GPU here; trainer=cpu trains without")
     wanted = device_list(devices)
     if wanted in ("auto", -1):
         return 1 if on_cpu else gpus
     count, highest = (len(wanted), max(wanted) + 1) if isinstance(wanted, list) else (int(wanted), int(wanted))
     if count < 1:
-        raise UsageError(f"trainer.devices={devices}: expected at least one device")
+        raise ValueError(f"devices={devices}: expected at least one device")
     if on_cpu and count > max(2, cpu_count()):
-        raise UsageError(f"trainer.devices={devices}: this machine has {cpu_count()} CPU(s) for as many processes")
+        raise ValueError(f"devices={devices}: this machine has {cpu_count()} CPU(s) for as many processes")
     if not on_cpu and highest > gpus:
-        raise UsageError(f"trainer.devices={devices}: this machine has {gpus} GPU(s); ask for no more, or auto for all")
+        raise ValueError(f"devices={devices}: this machine has {gpus} GPU(s); ask for no more, or auto for all")
     return count

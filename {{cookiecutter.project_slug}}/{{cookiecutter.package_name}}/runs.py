@@ -181,7 +181,7 @@ def open_run(cfg: DictConfig, max_steps: int) -> Iterator[Run]:
     except Diverged:
         raise
     except BaseException:
-        if made and not run.checkpoints.exists():
+        if made and not (path / "checkpoints").exists():
             shutil.rmtree(path, ignore_errors=True)  # the error at hand counts, not a file that Windows keeps open
         raise
 

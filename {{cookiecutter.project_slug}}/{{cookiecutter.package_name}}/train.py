@@ -200,15 +200,16 @@ def count_steps(cfg: DictConfig, data: DataModule) -> Steps:
     options, batch, processes = cfg.trainer, cfg.data.total_batch_size, process_count(cfg.trainer)
     _, accumulate = split_batch(batch, cfg.data.batch_size, processes)
     per_epoch = data.sizes["train"] // batch
-    limit = options.get("overfit_batches") or options.limit_train_batches
+    key = "overfit_batches" if options.get("overfit_batches") else "limit_train_batches"
+    limit = options[key]
     if isinstance(limit, float):
         per_epoch = int(per_epoch * limit)
     elif limit % accumulate:
-        raise ValueError(f"limit_train_batches={limit}: gradients accumulate over {accumulate}; choose a multiple")
+        raise ValueError(f"{key}={limit}: gradients accumulate over {accumulate}; choose a multiple")
     else:
         per_epoch = min(per_epoch, limit // accumulate)
     if per_epoch < 1:
-        raise ValueError(f"limit_train_batches={limit}: that is less than one step; 1.0 takes all")
+        raise ValueError(f"{key}={limit}: that is less than one step; 1.0 takes all")
     for split in ("val", "test"):  # Lightning would look at the test's share when training is over
         share, batches = options[f"limit_{split}_batches"], ceil(data.sizes[split] // processes / data.batch_size)
         if isinstance(share, float) and share and batches and int(share * batches) < 1:
@@ -261,11 +262,12 @@ def build_data(cfg: DictConfig) -> DataModule:
         UsageError: data that are not there, a batch that does not divide, or facts that a constraint excludes.
     """
     settings = plain(cfg.data)
-    kind = get_kind(settings.pop("module"))
     total, per_device = settings.pop("total_batch_size"), settings["batch_size"]
+    with translate_errors("trainer"):
+        processes = process_count(cfg.trainer)
     with translate_errors("data"):
-        settings["batch_size"], _ = split_batch(total, per_device, process_count(cfg.trainer))
-        data = kind.build(seed=cfg.seed, **settings)
+        settings["batch_size"], _ = split_batch(total, per_device, processes)
+        data = get_kind(settings.pop("module")).build(seed=cfg.seed, **settings)
     cfg.data.update(data.found)
     check_constraints(dict(leaves(plain(cfg))))
     return data
@@ -288,14 +290,15 @@ def build_module(cfg: DictConfig, device: torch.device | str | None = None) -> B
 
 
 def check_memory(cfg: DictConfig) -> None:
-    """Raises ValueError if weights, gradients, moments and moving average alone are more than a device can hold."""
+    """Raises ValueError if weights, gradients and moving average alone are more than a device can hold."""
     size = sum(parameter.numel() for parameter in build_model(cfg, "meta").parameters())
-    copies, shares = 4 + bool(cfg.ema.decay), process_count(cfg.trainer) if cfg.trainer.strategy == "fsdp" else 1
-    needed, there = 4 * copies * size / shares, memory_bytes(this_device(cfg.trainer))
+    copies, shares = 2 + bool(cfg.ema.decay), process_count(cfg.trainer) if cfg.trainer.strategy == "fsdp" else 1
+    width = 2 if cfg.trainer.precision in ("bf16-true", "16-true") else 4  # bytes
+    needed, there = width * copies * size / shares, memory_bytes(this_device(cfg.trainer))
     if there and needed > there:
         raise ValueError(
-            f"training its {size:,} parameters takes {needed / 2**30:,.0f} GiB, and there are {there / 2**30:,.0f}; "
-            "choose a smaller model, or more devices with trainer=fsdp"
+            f"weights and gradients of {size:,} parameters take {needed / 2**30:,.0f} GiB, and the device has "
+            f"{there / 2**30:,.0f}; choose a smaller model, or more devices under FSDP"
         )
 
 

@@ -58,7 +58,7 @@ class NormFigures(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.monitor.step >= 0:
-            self._draw(trainer, pl_module, next_batch(trainer))
+            self._draw(trainer, pl_module, next_batch(trainer) if self.curves else None)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Diverged) and self.monitor.step >= 0:

@@ -14,8 +14,7 @@ ranges and choices. Section `trainer` takes more arguments of Lightning's Traine
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,14 @@ from yaml import YAMLError
 from .constraints import check_constraints
 from .errors import UsageError, did_you_mean, require
 from .names import ALIASES, HINTS, PASSED, REPLACED
-from .values import Text, has_key, leaves, parse_yaml, plain, to_argv, typed_value, without
+from .values import COMPARES, Text, has_key, leaves, parse_yaml, plain, to_argv, typed_value, without
 
 __all__ = [
     "CONFIGS",
     "ROOTED",
+    "SHORT",
     "compose",
     "family_of",
-    "fit_keys",
     "groups",
     "has_key",
     "leaves",
@@ -232,15 +231,16 @@ def _typed_values(cfg: DictConfig, key: str, value: Any) -> Iterator[tuple[str, 
     text = value
     if isinstance(value, Text):
         value = parse_yaml(value)
-    if not has_key(cfg, key) and _is_open(key):
-        yield key, value
-        return
     if not has_key(cfg, key):
+        if _is_open(key):
+            yield key, value
+            return
         if key.startswith("trainer.") and (other := REPLACED.get(key.partition(".")[2])):
             raise UsageError(f"{key}: this project decides it; {other}")
         known = [name for name, _ in leaves(cfg) if not name.startswith("defaults.")] + list(cfg.defaults)
         known += [f"trainer.{name}" for name in PASSED]
-        hint = f" (did you mean {HINTS[key]}?)" if key in HINTS else did_you_mean(key, known)
+        other = HINTS.get(key.rpartition(".")[2])
+        hint = f" (did you mean {other}?)" if other else did_you_mean(key, known)
         raise UsageError(f"{key}: there is no such key{hint}; --help lists them")
     parent, _, name = key.rpartition(".")
     section = OmegaConf.select(cfg, parent) if parent else cfg
@@ -297,7 +297,7 @@ def _option(group: str, option: str) -> DictConfig:
         merged = OmegaConf.merge({}, *(_option(group, one.strip()) for one in several[1].split(",")))
         assert isinstance(merged, DictConfig)
         return merged
-    if "," in option and (CONFIGS.parent / "compare.py").exists():
+    if "," in option and COMPARES:
         raise UsageError(f"{group}={option}: expected one {group}; python compare.py {group}={option} trains each")
     guess = did_you_mean(option, options)
     raise UsageError(f"{group}={option}: there is no such {group}{guess}; choose from {', '.join(options)}")
@@ -313,30 +313,3 @@ def family_of(model: str) -> str | None:
     """Returns the family that an option of `model=` is named after."""
     families = [family for family in groups()["task"] if f"{model}_".startswith(f"{family}_")]
     return max(families, key=len, default=None)
-
-
-def fit_keys(chosen: Sequence[Mapping[str, str]]) -> tuple[list[dict[str, str]], list[str]]:
-    """Removes from each of `chosen`, texts by key, the keys that only others' options have; returns them and notes.
-
-    So `norm=dyt,ln norm.alpha0=1` can be several command lines. A key that none of them has stays, to be refused.
-    """
-
-    @cache
-    def has(picks: tuple[tuple[str, str], ...], key: str) -> bool:
-        return has_key(composed(picks), SHORT.get(key, key))
-
-    @cache
-    def composed(picks: tuple[tuple[str, str], ...]) -> DictConfig:
-        return compose(to_argv(dict(picks)), check=False)
-
-    picks = [tuple((key, text) for key, text in one.items() if key in groups()) for one in chosen]
-    keys = dict.fromkeys(key for one in chosen for key in one if key not in groups())
-    known = [key for key in keys if any(has(one, key) for one in picks)]
-    kept, notes = [], set[str]()
-    for one, picked in zip(chosen, picks, strict=True):
-        missing = [key for key in known if key in one and not has(picked, key)]
-        kept.append({key: text for key, text in one.items() if key not in missing})
-        for key in missing:
-            group = key.partition(".")[0]
-            notes.add(f"{key}: {group}={one.get(group)} has no such key, and is run without it")
-    return kept, sorted(notes)

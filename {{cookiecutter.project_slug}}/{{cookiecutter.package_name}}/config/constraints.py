@@ -57,14 +57,6 @@ def one_of(*choices: Any) -> Check:
     return lambda value, _: "" if value in choices else f"choose {text.replace(' or ', ', ', len(choices) - 2)}"
 
 
-def none_of(*choices: Any) -> Check:
-    return lambda value, _: f"choose another than {', '.join(map(str, choices))}" if value in choices else ""
-
-
-def not_ending(ending: str) -> Check:
-    return lambda value, _: f"choose another than {ending}" if str(value).endswith(ending) else ""
-
-
 def matches(pattern: str, expected: str) -> Check:
     return lambda value, _: "" if re.fullmatch(pattern, str(value)) else f"expected {expected}"
 
@@ -161,7 +153,7 @@ CONSTRAINTS: dict[str, Check] = {
     "checkpoint.save_top_k": between(1, 1000),
     "init.norms": one_of("calibrated", "fresh"),
     "init.samples": COUNT,
-    "optim.class_path": when("trainer.strategy", "fsdp", not_ending("MuonWithAdamW")),  # which takes whole matrices
+    "optim.class_path": when("trainer.strategy", "fsdp", matches("(?!.*Muon).*", "no Muon, it takes whole matrices")),
     "optim.lr": at_least(0),
     "optim.betas": pair(share()),
     "optim.weight_decay": at_least(0),
@@ -171,7 +163,7 @@ CONSTRAINTS: dict[str, Check] = {
     "schedule.warmup_share": share(),
     "schedule.warmup_steps": at_least(0),
     "schedule.final_factor": at_least(0),
-    "trainer.strategy": when("norm.name", "bn", none_of("fsdp")),  # every process would have its own statistics
+    "trainer.strategy": when("norm.name", "bn", matches("(?!fsdp).*", "trainer=ddp, which shares statistics")),
     "trainer.precision": when("trainer.strategy", "fsdp", one_of("32-true", "bf16-mixed")),
     "ema.decay": all_of(share(), when("trainer.precision", ("bf16-true", "16-true"), one_of(0))),
     "monitor.every_n_steps": at_least(0),
@@ -182,6 +174,8 @@ CONSTRAINTS: dict[str, Check] = {
     "trainer.check_val_every_n_epoch": COUNT,
     "trainer.val_every_n_steps": at_least(0),
     "trainer.limit_train_batches": above(0),
+    "trainer.overfit_batches": above(0),
+    "trainer.fast_dev_run": unless(False, unless(True, COUNT)),
     "trainer.num_nodes": COUNT,
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
     "norm.alpha0": above(0),
@@ -240,8 +234,16 @@ CONSTRAINTS: dict[str, Check] = {
     "objective.time_std": above(0),
     "task.label_smoothing": share(),
     "task.label_dropout": share(),
-    "task.monitor": when("task.name", "llm", one_of("val/loss", "val/bits_per_byte")),
-    "task.monitor_mode": all_of(one_of("max", "min"), when("task.name", ("dit", "llm"), one_of("min"))),
+    "task.monitor": all_of(
+        when("task.name", "vit", one_of("val/acc", "val/acc5", "val/loss")),
+        when("task.name", "llm", one_of("val/loss", "val/bits_per_byte")),
+    ),
+    "task.monitor_mode": all_of(
+        one_of("max", "min"),
+        when("task.monitor", ("val/acc", "val/acc5"), one_of("max")),
+        when("task.monitor", "val/loss", one_of("min")),
+        when("task.name", ("dit", "llm"), one_of("min")),
+    ),
     "task.quality.n": all_of(unless(0, at_least(2)), when("data.vae", "none", one_of(0))),  # no images to measure
     "task.quality.steps": all_of(COUNT, when("objective.name", "ddpm", between(1, 1000))),
     "task.quality.sampler": all_of(

@@ -1,13 +1,13 @@
 """Names that users of other projects type, and the arguments of Lightning's Trainer."""
 
-ALIASES = {  # other names of options, in lower case and without signs between words
-    **{"layernorm": "ln", "batchnorm": "bn", "rms": "rmsnorm", "dynamictanh": "dyt", "dynamicerf": "derf"},
-}
-HINTS = {  # keys of other projects
-    **{"lr": "optim.lr", "learning_rate": "optim.lr", "optimizer.lr": "optim.lr", "weight_decay": "optim.weight_decay"},
-    **{"epochs": "trainer.max_epochs", "max_epochs": "trainer.max_epochs", "max_steps": "trainer.max_steps"},
-    **{"batch_size": "data.total_batch_size", "num_workers": "data.workers", "data.num_workers": "data.workers"},
-    **{"ckpt_path": "resume", "checkpoint": "resume", "devices": "trainer.devices", "precision": "trainer.precision"},
+# Other names of options, in lower case and without signs between words.
+ALIASES = {"layernorm": "ln", "batchnorm": "bn", "rms": "rmsnorm", "dynamictanh": "dyt", "dynamicerf": "derf"}
+HINTS = {  # keys of other projects whose names have nothing in common with ours
+    "batch_size": "data.total_batch_size",
+    "ckpt_path": "resume",
+    "epochs": "trainer.max_epochs",
+    "learning_rate": "optim.lr",
+    "num_workers": "data.workers",
 }
 
 # Arguments of Lightning's Trainer beyond those in the files, and those that this project sets itself.

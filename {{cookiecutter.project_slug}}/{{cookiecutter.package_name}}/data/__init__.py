@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..config.errors import UsageError
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, for which prepare.py need not wait
     from torch import Tensor
@@ -50,4 +49,4 @@ def get_kind(name: str) -> Kind:
 
         return Kind(Tokens)
 {%- endif %}
-    raise UsageError(f"data.module={name}: there is no such kind of data")
+    raise ValueError(f"there is no kind of data {name}")

@@ -27,6 +27,7 @@ SPLITS = {
 STREAMS = ("wds", "hfids", "tfds")
 HIDDEN = re.compile(r"(^|[\\/])(\.[^\\/.]|__MACOSX[\\/])")  # files and folders that no one calls images of the set
 STUBS = ("BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "PDF", "WMF")  # Pillow needs other programs for these
+UNREADABLE = (OSError, SyntaxError, ValueError, tarfile.TarError, Image.DecompressionBombError)  # by damaged files
 LONGEST = 100  # times the width: a strip would be resized to gigabytes
 
 Image.init()
@@ -61,7 +62,7 @@ class Source:
             # Not by timm's own __getitem__, which takes the next image where one cannot be read.
             with self.dataset.reader[index][0] as file, Image.open(file) as image:
                 return convert(image, mode, self.background)
-        except (OSError, SyntaxError, ValueError, tarfile.TarError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             raise UsageError(
                 f"{self.filename(index)}: cannot be read as an image ({first_line(error)}); replace or remove it"
             ) from error

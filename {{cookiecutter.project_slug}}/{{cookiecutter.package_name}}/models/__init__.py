@@ -3,7 +3,6 @@
 {%- set llm = cookiecutter.families in ("all", "llm") -%}
 """Model families, one folder each. For one more, add its folder, and a branch and a name here."""
 
-from ..config.errors import UsageError
 from .family import Family, Script
 
 NAMES = {{ '["vit", "dit", "llm"]' if cookiecutter.families == "all" else '["' ~ cookiecutter.families ~ '"]' }}
@@ -31,4 +30,4 @@ def get_family(name: str) -> Family:
 
         return llm.FAMILY
 {%- endif %}
-    raise UsageError(f"task.name={name}: there is no such family; choose from {', '.join(NAMES)}")
+    raise ValueError(f"there is no family {name}; choose from {', '.join(NAMES)}")

@@ -44,6 +44,13 @@ def trained_model(build: Build, cfg: DictConfig, checkpoint: Path) -> nn.Module:
     return model.eval()
 
 
+def class_names(checkpoint: Path, number: int) -> list[str]:
+    """Returns the names of the classes of a checkpoint's data; their numbers if they have no names."""
+    saved = load_checkpoint(checkpoint)
+    states = [saved[kind] for kind in ("Images", "Latents") if kind in saved]  # of the data module
+    return list(states[0]["class_names"]) if states else [str(one) for one in range(number)]
+
+
 def set_precision(model: nn.Module, precision: str | int | None) -> torch.dtype | None:
     """Casts `model` in place if the trainer's `precision` is a "true" one; else returns the dtype to autocast to."""
     kind, _, how = str(precision).partition("-")

@@ -17,9 +17,8 @@ from ...config import leaves, parse_yaml, plain, recompose
 from ...config.constraints import CONSTRAINTS, all_of, between, check_constraints, multiple_of
 from ...config.errors import UsageError, require, translate_errors
 from ...data import get_kind
-from ...runs import load_checkpoint
 from ...utils import levels, mix
-from ..trained import find_device, set_precision, trained_model
+from ..trained import class_names, find_device, set_precision, trained_model
 from . import objectives
 from .grids import MAX_COLUMNS, columns, image_grid, write_png
 from .model import build
@@ -117,13 +116,6 @@ def sample(
     if files:
         print(f"{folder}: {n} files")
     print(f"{n} images in {time.perf_counter() - begun:.1f} s")
-
-
-def class_names(checkpoint: Path, number: int) -> list[str]:
-    """Returns the names of the classes of a checkpoint's data; their numbers if they have no names."""
-    saved = load_checkpoint(checkpoint)
-    states = [saved[kind] for kind in ("Images", "Latents") if kind in saved]  # of the data module
-    return list(states[0]["class_names"]) if states else [str(one) for one in range(number)]
 
 
 def _new_file(out: str, checkpoint: Path) -> Path:

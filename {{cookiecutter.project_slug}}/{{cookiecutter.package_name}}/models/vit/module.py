@@ -70,15 +70,7 @@ class ViTModule(BaseModule):
 
 
 def build(model: nn.Module, cfg: DictConfig, **base: Any) -> ViTModule:
-    """Returns the LightningModule for a config.
-
-    Raises:
-        ValueError: a metric that is not logged.
-    """
-    modes = {"val/acc": "max", "val/acc5": "max", "val/loss": "min"}
-    if modes.get(cfg.task.monitor) != cfg.task.monitor_mode:
-        expected = ", ".join(f"{metric} ({mode})" for metric, mode in modes.items())
-        raise ValueError(f"monitor {cfg.task.monitor} ({cfg.task.monitor_mode}): expected {expected}")
+    """Returns the LightningModule for a config."""
     return ViTModule(model, num_classes=cfg.model.num_classes, label_smoothing=cfg.task.label_smoothing, **base)
 
 

@@ -20,11 +20,10 @@ from ...cli import progress
 from ...config import plain, recompose
 from ...config.constraints import COUNT, check_constraints, one_of
 from ...config.errors import first_line, require
-from ...data.image_sources import HIDDEN, MODES, convert
+from ...data.image_sources import HIDDEN, MODES, UNREADABLE, convert
 from ...data.transforms import Transform, image_transforms
-from ...runs import load_checkpoint
 from ...utils import cpu_count, leave_signals, replace
-from ..trained import find_device, set_precision, trained_model
+from ..trained import class_names, find_device, set_precision, trained_model
 from .model import build
 
 OPTIONS = {
@@ -75,8 +74,7 @@ def predict(
     samples = ImageFiles(paths, MODES[data["in_chans"]], data.get("background", "white"), transform)
     workers = min(data["workers"], cpu_count(), (len(paths) - 1) // batch_size)
     loader = DataLoader(samples, batch_size, num_workers=workers, collate_fn=_collate, worker_init_fn=leave_signals)
-    state = load_checkpoint(checkpoint).get("Images", {})  # of the data module
-    names = state.get("class_names") or [str(number) for number in range(cfg.model.num_classes)]
+    names = class_names(checkpoint, cfg.model.num_classes)
     model = trained_model(build, cfg, checkpoint).to(find_device(device))
 
     def write(stream: TextIO) -> None:
@@ -138,7 +136,7 @@ class ImageFiles(Dataset[Sample]):
         try:
             with Image.open(self.paths[index]) as image:
                 return self.transform(convert(image, self.mode, self.background))
-        except Exception as error:  # of many kinds, by the bytes that are damaged
+        except UNREADABLE as error:
             return first_line(error)
 
 

@@ -14,13 +14,14 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ...config import compose, family_of, fit_keys, parse, to_argv
+from ...config import compose, family_of, parse, to_argv
 from ...config.errors import first_line, translate_errors
 from ...models import get_family
 from ...models.base import compile_parts, update_average
 from ...models.optim import make_optimizer
 from ...models.trained import set_precision
 from ...train import build_module
+from ..fit_keys import fit_keys
 from .report import Benchmark, Row, common_rows
 from .timing import Case, Timing, peak_bytes, saved_bytes, take_turns, wall_clock
 

@@ -9,9 +9,10 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from ...config import compose, fit_keys, groups, parse, parse_yaml, plain, to_argv, without
+from ...config import compose, groups, parse, parse_yaml, plain, to_argv, without
 from ...config.constraints import is_number
 from ...config.errors import UsageError, require
+from ..fit_keys import fit_keys
 
 OWN_KEYS = ("name", "runs", "resume")  # set by the comparison itself
 # Keys that change no number: they are no part of a run's identity, and a run may be resumed with other values.
