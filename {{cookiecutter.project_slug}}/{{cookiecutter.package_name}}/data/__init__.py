@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-
 if TYPE_CHECKING:  # Lightning takes seconds to import, for which prepare.py need not wait
     from torch import Tensor
 
