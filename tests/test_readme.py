@@ -36,7 +36,7 @@ def project(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with every file that its README shows, each named in its first line."""
     project = Path(shutil.copytree(bake(), tmp_path_factory.mktemp("readme") / "my-project"))
     files = files_of_readme(project)
-    assert list(files) == ["my_project/norms/hardtanh.py", "configs/norm/hardtanh.yaml"]
+    assert list(files) == ["my_project/norms/relsign.py", "configs/norm/relsign.yaml"]
     for name, text in files.items():
         assert not (project / name).exists()
         (project / name).write_text(text, encoding="utf-8")
@@ -47,20 +47,20 @@ def test_ones_own_norm_passes_the_projects_ci(project: Path, tmp_path_factory: p
     python(project, "-m", "ruff", "check", "--no-cache", "my_project/norms")
     python(project, "-m", "ruff", "format", "--no-cache", "--check", "my_project/norms")
     cache = tmp_path_factory.getbasetemp() / "mypy"
-    python(project, "-m", "mypy", "--cache-dir", str(cache), "my_project/norms/hardtanh.py")
+    python(project, "-m", "mypy", "--cache-dir", str(cache), "my_project/norms/relsign.py")
     said = python(
         project,
         "-m",
         "pytest",
         "-k",
-        "hardtanh or config_agrees",
+        "relsign or config_agrees",
         *map(str, (project / "tests" / "norms").glob("test_registry*")),
     )
     assert re.search(r"\b[2-9]\d passed", said), said
 
 
 def test_ones_own_norm_trains(project: Path) -> None:
-    python(project, "train.py", "norm=hardtanh", *QUICK)
-    with (project / "runs" / "vit-hardtanh-1" / "metrics.csv").open(encoding="utf-8", newline="") as file:
+    python(project, "train.py", "norm=relsign", *QUICK)
+    with (project / "runs" / "vit-relsign-1" / "metrics.csv").open(encoding="utf-8", newline="") as file:
         tags = {row["tag"] for row in csv.DictReader(file)}
     assert {"alpha/00_blocks.0.norm1", "saturated/00_blocks.0.norm1"} <= tags

@@ -63,7 +63,7 @@ def test_references_follow_overrides() -> None:
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ("norm=dyr", "there is no such norm (did you mean dyt?); choose from bn, derf, dyt"),
+        ("norm=dyr", "there is no such norm (did you mean dyt?); choose from arctan, bn, derf"),
         ("nrm=dyt", "nrm: there is no such key (did you mean norm?)"),
         ("optim.lrr=1", "there is no such key (did you mean optim.lr?)"),
         ("lr=1", "there is no such key (did you mean optim.lr?)"),

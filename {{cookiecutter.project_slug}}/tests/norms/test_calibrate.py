@@ -13,7 +13,7 @@ from torch import Tensor
 from {{cookiecutter.package_name}}.norms import PointwiseNorm, make_norm
 from {{cookiecutter.package_name}}.norms.calibrate import FLATTEST, ROWS, calibrate_, rows
 
-CURVES = {"dyt": np.tanh, "derf": erf}
+CURVES = {"dyt": np.tanh, "derf": erf, "isru": lambda u: u / np.sqrt(1 + u * u)}
 SHAPES = [{"affine": True, "bias": True}, {"affine": True, "bias": False}, {"affine": False}]
 
 

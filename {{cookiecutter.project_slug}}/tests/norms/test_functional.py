@@ -1,30 +1,48 @@
 """dyt and derf against their formulas, written out here in float64."""
 
+import math
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from {{cookiecutter.package_name}}.norms import derf, dyt, functional
 
 DIM = 6
-FUNCTIONS: dict[str, Callable[..., Tensor]] = {"dyt": dyt, "derf": derf}
+EXACT: dict[str, Callable[[Tensor], Tensor]] = {
+    "dyt": torch.tanh,
+    "derf": torch.erf,
+    "isru": lambda u: u / (1 + u.square()).sqrt(),
+    "arctan": lambda u: 2 / math.pi * u.atan(),
+    "softsign": F.softsign,
+    "hardtanh": F.hardtanh,
+    "sigmoid": F.sigmoid,
+    "expsign": lambda u: u.sign() * (1 - (-u.abs()).exp()),
+}
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    "dyt": dyt,
+    "derf": derf,
+    **{name: partial(functional.pointwise, name) for name in functional.CURVES if name not in ("tanh", "erf")},
+}
 AFFINE = {"weight and bias": ("weight", "bias"), "weight": ("weight",), "bias": ("bias",), "neither": ()}
 
 each_function = pytest.mark.parametrize("name", FUNCTIONS)
+dyt_and_derf = pytest.mark.parametrize("name", ["dyt", "derf"])
 each_affine = pytest.mark.parametrize("affine", AFFINE.values(), ids=AFFINE)
 
 
-def formula(x: Tensor, alpha: Tensor, **rest: Tensor) -> Tensor:
-    f = torch.erf(alpha * x + rest["shift"]) if "shift" in rest else torch.tanh(alpha * x)
+def formula(name: str, x: Tensor, alpha: Tensor, **rest: Tensor) -> Tensor:
+    f = EXACT[name](alpha * x + rest.get("shift", 0))
     return rest.get("weight", 1) * f + rest.get("bias", 0)
 
 
@@ -49,13 +67,15 @@ def output_and_gradients(
     return {"y": y.detach(), **dict(zip(tensors, gradients, strict=True))}
 
 
-def exact(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return output_and_gradients(formula, {key: one.detach().double().requires_grad_() for key, one in tensors.items()})
+def exact(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return output_and_gradients(
+        partial(formula, name), {key: one.detach().double().requires_grad_() for key, one in tensors.items()}
+    )
 
 
 def assert_equals_formula(name: str, tensors: dict[str, Tensor], **tolerance: Any) -> None:
     found = output_and_gradients(FUNCTIONS[name], tensors)
-    for key, value in exact(tensors).items():
+    for key, value in exact(name, tensors).items():
         assert found[key].dtype == tensors["x" if key == "y" else key].dtype, key
         torch.testing.assert_close(found[key].double(), value, **tolerance)
 
@@ -69,7 +89,7 @@ def test_values_and_gradients(name, affine, dtype, std):
     assert_equals_formula(name, arguments(name, affine, dtype, std=std), rtol=accuracy, atol=accuracy * max(1, std))
 
 
-@each_function
+@dyt_and_derf
 def test_small_values_keep_their_digits(name):
     """As tanh from sigmoid would not."""
     u = torch.logspace(-7, 1, 1000)
@@ -79,7 +99,7 @@ def test_small_values_keep_their_digits(name):
     torch.testing.assert_close(y.double(), expected, rtol=5e-7, atol=0)
 
 
-@each_function
+@dyt_and_derf
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_nan_stays_nan_and_infinity_is_saturated(name, dtype):
     x = torch.tensor([torch.nan, torch.inf, -torch.inf, 3e4, -3e4], dtype=dtype)[:, None].requires_grad_()
@@ -89,20 +109,20 @@ def test_nan_stays_nan_and_infinity_is_saturated(name, dtype):
     assert torch.autograd.grad(y[1:].sum(), x)[0][3:].count_nonzero() == 0
 
 
-@each_function
+@dyt_and_derf
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("parameters", [torch.float32, torch.bfloat16])
 def test_16_bit_input_is_rounded_once_at_the_end(name, dtype, parameters):
     tensors = arguments(name, dtype=parameters)
     tensors["x"] = tensors["x"].detach().to(dtype).requires_grad_()
     found = output_and_gradients(FUNCTIONS[name], tensors)
-    for key, value in exact(tensors).items():
+    for key, value in exact(name, tensors).items():
         assert found[key].dtype == (dtype if key in ("x", "y") else parameters)
         half_a_step = torch.finfo(found[key].dtype).eps / 2
         torch.testing.assert_close(found[key].double(), value, rtol=1.01 * half_a_step + 1e-5, atol=1e-5)
 
 
-@each_function
+@dyt_and_derf
 @pytest.mark.parametrize("shape", [(DIM,), (5, DIM), (2, 3, 2, DIM), (5, 1), (0, DIM), (2, 0, DIM), (3, 0)])
 def test_any_number_of_dimensions(name, shape):
     assert_equals_formula(name, arguments(name, shape=shape))
@@ -116,7 +136,7 @@ LAYOUTS = {
 }
 
 
-@each_function
+@dyt_and_derf
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_non_contiguous_input(name, layout):
     tensors = arguments(name)
@@ -180,6 +200,11 @@ def test_compiles_into_one_graph(name):
 def test_refusals(changed):
     with pytest.raises(ValueError, match=next(iter(changed))):
         dyt(**{**arguments("dyt"), **changed})
+
+
+def test_unknown_curves_are_refused():
+    with pytest.raises(ValueError, match="isru"):
+        functional.pointwise("isrv", torch.ones(2), torch.ones(1))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from {{cookiecutter.package_name}}.norms.functional import INTERPRETED
 
-from .test_functional import AFFINE, FUNCTIONS, arguments, each_function, exact, output_and_gradients
+from .test_functional import AFFINE, FUNCTIONS, arguments, dyt_and_derf, exact, output_and_gradients
 
 GPU = torch.cuda.is_available() and not INTERPRETED
 DEVICE = "cuda" if GPU else "cpu"
@@ -43,7 +43,7 @@ def test_kernels_in_the_interpreter():
 
 def assert_equals_formula(name: str, tensors: dict[str, Tensor]) -> None:
     """Within the rounding of the dtype at hand; the interpreter cuts bf16 off where a GPU rounds."""
-    expected = exact(tensors)
+    expected = exact(name, tensors)
     given = {key: one.detach().to(DEVICE).requires_grad_() for key, one in tensors.items()}
     found = output_and_gradients(FUNCTIONS[name], given, kernel="triton")
     for key, value in expected.items():
@@ -56,7 +56,7 @@ def assert_equals_formula(name: str, tensors: dict[str, Tensor]) -> None:
 
 
 @runs
-@each_function
+@dyt_and_derf
 @pytest.mark.parametrize("affine", AFFINE.values(), ids=AFFINE)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_values_and_gradients(name, affine, dtype):
@@ -65,14 +65,14 @@ def test_values_and_gradients(name, affine, dtype):
 
 
 @runs
-@each_function
+@dyt_and_derf
 @pytest.mark.parametrize("shape", [(1, 1), (7,), (3, 5, 300), (4, 256), (0, 12), (3, 0)])
 def test_shapes(name, shape):
     assert_equals_formula(name, arguments(name, dtype=torch.float32, shape=shape))
 
 
 @pytest.mark.skipif(not GPU, reason="needs an NVIDIA GPU")
-@each_function
+@dyt_and_derf
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(2048, 64), (8192, 384), (777, 4097), (200_000, 128)])
 def test_large_shapes(name, dtype, shape):
@@ -81,7 +81,7 @@ def test_large_shapes(name, dtype, shape):
 
 
 @runs
-@each_function
+@dyt_and_derf
 def test_non_contiguous_tensors(name):
     tensors = arguments(name, dtype=torch.float32, shape=(4, 6, 12))
     x, both = tensors["x"].detach(), torch.stack([tensors["weight"].detach(), tensors["bias"].detach()], 1)
@@ -91,7 +91,7 @@ def test_non_contiguous_tensors(name):
 
 
 @runs
-@each_function
+@dyt_and_derf
 def test_second_derivatives_come_from_torch(name):
     tensors = {
         key: one.detach().to(DEVICE).requires_grad_() for key, one in arguments(name, dtype=torch.float32).items()
@@ -108,7 +108,7 @@ def test_second_derivatives_come_from_torch(name):
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
-@each_function
+@dyt_and_derf
 def test_kernels_compile_for_hopper_without_a_gpu(name, monkeypatch):
     """The interpreter checks no types. Loads and stores are of 128 bits, and nothing is atomic."""
     from triton.backends.compiler import GPUTarget

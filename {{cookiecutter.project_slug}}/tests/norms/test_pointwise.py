@@ -46,6 +46,15 @@ def test_alpha_starts_by_site(name):
     assert starts == pytest.approx({None: 0.8, "attn": 0.8, "ffn": 0.2, "final": 0.8})
 
 
+def test_dyisru_is_its_formula():
+    """Also without a weight, as a DiT's norms are."""
+    x = tokens(4, DIM).double()
+    for affine in True, False:
+        norm = make_norm("dyisru", DIM, alpha0=0.5, affine=affine)
+        beta = DIM / 0.5**2
+        torch.testing.assert_close(norm(x), (DIM**0.5 * x / (beta + x**2).sqrt()), rtol=1e-6, atol=1e-6)
+
+
 class Cube(PointwiseNorm):
     steepness: nn.Parameter
 

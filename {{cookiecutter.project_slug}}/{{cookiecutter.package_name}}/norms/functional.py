@@ -1,15 +1,16 @@
-"""DyT and Derf as functions: weight * curve(alpha * x + shift) + bias.
+"""DyT, Derf and their relatives as functions: weight * f(alpha * x + shift) + bias, for the curves f of `CURVES`.
 
-For backward they keep x and nothing else of its size. On an NVIDIA GPU the work is done by the Triton kernels of
-`_kernels.py`, elsewhere by torch's operators.
+For backward they keep x and nothing else of its size. On an NVIDIA GPU dyt and derf take the Triton kernels of
+`_kernels.py`; elsewhere, and for other curves, torch's operators do the work.
 """
 
 import importlib.util
 import math
 import os
 import warnings
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ def dyt(
     Raises:
         ValueError: another shape or dtype, no such kernel, or "triton" where it cannot run.
     """
-    return _pointwise(x, alpha, None, weight, bias, kernel)
+    return _pointwise("tanh", x, alpha, None, weight, bias, kernel)
 
 
 def derf(
@@ -52,7 +53,89 @@ def derf(
 
     shift is (1,); the rest is as in dyt.
     """
-    return _pointwise(x, alpha, shift, weight, bias, kernel)
+    return _pointwise("erf", x, alpha, shift, weight, bias, kernel)
+
+
+def pointwise(
+    curve: str,
+    x: Tensor,
+    alpha: Tensor,
+    shift: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Returns weight * f(alpha * x + shift) + bias, where `curve` names f in CURVES; the rest is as in dyt and derf."""
+    if curve not in CURVES:
+        raise ValueError(f"there is no curve {curve}; choose from {', '.join(CURVES)}")
+    return _pointwise(curve, x, alpha, shift, weight, bias, "plain")
+
+
+class Curve(NamedTuple):
+    """A function f with f' > 0 at 0, and its derivative.
+
+    Attributes:
+        formula: f(u), in operators that torch.compile fuses.
+        backward: f(u) and dy * f'(u), called with u and dy.
+        eager: f(u) where there is a faster way without a compiler; it may overwrite u.
+    """
+
+    formula: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    eager: Callable[[Tensor], Tensor] | None = None
+
+
+def _tanh_eager(u: Tensor) -> Tensor:
+    """Returns (exp(2u) - 1) / (exp(2u) + 1); at 20 it is 1.
+
+    On a CPU torch's tanh takes ten times as long as its sigmoid and three times as long as its expm1 (fp32, one
+    thread).
+    """
+    e = u.mul_(2).clamp_(max=40).expm1_()
+    return e.div_(e + 2)
+
+
+def _tanh_backward(u: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+    s = u.mul_(2).sigmoid_()
+    return (2 * s).sub_(1), torch.ops.aten.sigmoid_backward(dy, s).mul_(4)  # the slope is 4 s (1 - s)
+
+
+def _isru_backward(u: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+    r = torch.rsqrt(u * u + 1)
+    return u * r, dy * r**3
+
+
+def _softsign_backward(u: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+    r = 1 / (1 + u.abs())
+    return u * r, dy * r * r
+
+
+def _sigmoid_backward(u: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+    s = u.sigmoid()
+    return s, dy * s * (1 - s)
+
+
+def _expsign(u: Tensor) -> Tensor:
+    return torch.expm1(-u.abs()) * -u.sign()
+
+
+# The functions of the DyT and Derf papers (arXiv 2503.10622, table 8; 2512.10938).
+CURVES = {
+    "tanh": Curve(torch.tanh, _tanh_backward, _tanh_eager),
+    "erf": Curve(
+        torch.erf,
+        lambda u, dy: (u.erf(), (dy * (u * u).neg_().exp_()).mul_(2 / math.sqrt(math.pi))),
+        torch.erf_,
+    ),
+    "isru": Curve(lambda u: u * torch.rsqrt(u * u + 1), _isru_backward),
+    "arctan": Curve(
+        lambda u: torch.atan(u) * (2 / math.pi),
+        lambda u, dy: (torch.atan(u) * (2 / math.pi), dy * (2 / math.pi) / (u * u + 1)),
+    ),
+    "softsign": Curve(lambda u: u / (1 + u.abs()), _softsign_backward),
+    "hardtanh": Curve(lambda u: u.clamp(-1, 1), lambda u, dy: (u.clamp(-1, 1), dy * (u.abs() <= 1))),
+    "sigmoid": Curve(torch.sigmoid, _sigmoid_backward),
+    "expsign": Curve(_expsign, lambda u, dy: (_expsign(u), dy * torch.exp(-u.abs()))),
+}
 
 
 def known_kernel(kernel: str) -> str:
@@ -74,7 +157,13 @@ def triton_obstacle(x: Tensor) -> str | None:
 
 
 def _pointwise(
-    x: Tensor, alpha: Tensor, shift: Tensor | None, weight: Tensor | None, bias: Tensor | None, kernel: str
+    curve: str,
+    x: Tensor,
+    alpha: Tensor,
+    shift: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    kernel: str,
 ) -> Tensor:
     if not x.is_floating_point() or x.ndim == 0:
         raise ValueError(f"x must be floating point of shape (..., dim), not {x.dtype} of {tuple(x.shape)}")
@@ -87,18 +176,13 @@ def _pointwise(
         if tensor is not None and tensor.shape != shape:
             raise ValueError(f"{name} must have shape {tuple(shape)}, not {tuple(tensor.shape)}")
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return _formula(x, alpha, shift, weight, bias)
+        y = CURVES[curve].formula(_inner(x, alpha, shift))
+        y = y if weight is None else y * weight
+        return (y if bias is None else y + bias).to(x.dtype)
     if kernel == "triton" and (why := triton_obstacle(x)):
         raise ValueError(f"kernel=triton cannot run here: {why}; take auto or plain")
     triton = known_kernel(kernel) == "triton" or (kernel == "auto" and x.is_cuda and triton_obstacle(x) is None)
-    return _Pointwise.apply(x, alpha, shift, weight, bias, triton)
-
-
-def _formula(x: Tensor, alpha: Tensor, shift: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    u = _inner(x, alpha, shift)
-    y = torch.tanh(u) if shift is None else torch.erf(u)
-    y = y if weight is None else y * weight
-    return (y if bias is None else y + bias).to(x.dtype)
+    return _Pointwise.apply(curve, x, alpha, shift, weight, bias, triton)
 
 
 def _inner(x: Tensor, alpha: Tensor, shift: Tensor | None) -> Tensor:
@@ -108,15 +192,12 @@ def _inner(x: Tensor, alpha: Tensor, shift: Tensor | None) -> Tensor:
 
 
 class _Pointwise(torch.autograd.Function):
-    """Saves x, and computes the curve again in backward.
-
-    On a CPU torch's tanh takes ten times as long as its sigmoid and three times as long as its expm1 (fp32, one
-    thread), so tanh is computed from these.
-    """
+    """Saves x, and computes the curve again in backward."""
 
     @staticmethod
     def forward(
         ctx: Any,
+        curve: str,
         x: Tensor,
         alpha: Tensor,
         shift: Tensor | None,
@@ -125,15 +206,10 @@ class _Pointwise(torch.autograd.Function):
         triton: bool,
     ) -> Tensor:
         ctx.save_for_backward(x, alpha, shift, weight, bias)
-        ctx.triton = triton
+        ctx.curve, ctx.triton = CURVES[curve], triton
         if triton:
             return _kernels().forward(x, alpha, shift, weight, bias)
-        u = _inner(x, alpha, shift)
-        if shift is None:
-            e = u.mul_(2).clamp_(max=40).expm1_()  # tanh(u) = (exp(2u) - 1) / (exp(2u) + 1); at 20 it is 1
-            y = e.div_(e + 2)
-        else:
-            y = u.erf_()
+        y = (ctx.curve.eager or ctx.curve.formula)(_inner(x, alpha, shift))
         y = y if weight is None else y.mul_(weight)
         return (y if bias is None else y.add_(bias)).to(x.dtype)
 
@@ -142,19 +218,15 @@ class _Pointwise(torch.autograd.Function):
         x, alpha, shift, weight, bias = ctx.saved_tensors
         # torch must see its own operators to differentiate them, and to map them for `is_grads_batched`
         if ctx.triton and not torch.is_grad_enabled() and torch._C._has_storage(dy):
-            return *_kernels().backward(dy, x, alpha, shift, weight, bias), None
+            return None, *_kernels().backward(dy, x, alpha, shift, weight, bias), None
         u = _inner(x, alpha, shift)
         dy = dy.to(u.dtype)
-        if shift is None:
-            s = u.mul_(2).sigmoid_()
-            f, du = (2 * s).sub_(1), torch.ops.aten.sigmoid_backward(dy, s).mul_(4)  # the slope is 4 s (1 - s)
-        else:
-            f, du = u.erf(), (dy * (u * u).neg_().exp_()).mul_(2 / math.sqrt(math.pi))
+        f, du = ctx.curve.backward(u, dy)
         dweight = None if weight is None else _sum_to(weight, dy * f)
         dbias = None if bias is None else _sum_to(bias, dy)
         du = du if weight is None else du.mul_(weight)  # in place: fresh memory costs more than the arithmetic
         dshift = None if shift is None else _sum_to(shift, du)
-        return (du * alpha).to(x.dtype), _sum_to(alpha, du * x), dshift, dweight, dbias, None
+        return None, (du * alpha).to(x.dtype), _sum_to(alpha, du * x), dshift, dweight, dbias, None
 
 
 def _sum_to(parameter: Tensor, gradient: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from .functional import derf, dyt, known_kernel
+from .functional import derf, dyt, known_kernel, pointwise
 from .precision import keep_fp32
 from .registry import SITES, register
 
@@ -146,6 +146,112 @@ class Derf(PointwiseNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         return derf(x, self.alpha, self.shift, self.weight, self.bias, self.kernel)
+
+
+class CurveNorm(PointwiseNorm):
+    """weight * f(alpha * x) + bias over (..., dim), without a shift; subclasses name f in `functional.CURVES`.
+
+    Args:
+        alpha0, alpha0_by_site, weight0: as in DyT.
+    """
+
+    function: str
+    alpha: nn.Parameter
+
+    def __init__(
+        self,
+        dim: int,
+        site: str | None = None,
+        affine: bool = True,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        eps: float | None = None,
+        alpha0: float = 0.5,
+        alpha0_by_site: Mapping[str, float | None] | None = None,
+        weight0: float = 1.0,
+    ) -> None:
+        alpha = _alpha0_at(site, alpha0, alpha0_by_site)
+        super().__init__(dim, site, affine, bias, device, dtype, eps, weight0, alpha=alpha)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pointwise(self.function, x, self.alpha, None, self.weight, self.bias)
+
+
+@register("isru")
+class ISRU(CurveNorm):
+    """The inverse square root unit, f(u) = u / sqrt(1 + u^2)."""
+
+    function = "isru"
+
+
+@register("dyisru")
+class DyISRU(ISRU):
+    """Dynamic ISRU, weight * sqrt(dim) * x / sqrt(beta + x^2) + bias (Stollenwerk 2025, arXiv 2503.21708).
+
+    It is RMSNorm with the square of one element in the place of the mean of all. Here beta is alpha^-2, so that it is
+    sqrt(dim) times an ISRU. The paper gives no start of beta.
+
+    Args:
+        alpha0, alpha0_by_site: starts of alpha * sqrt(dim). At 1 the slope at 0 is 1, as RMSNorm's is for an input of
+            std 1.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        site: str | None = None,
+        affine: bool = True,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        eps: float | None = None,
+        alpha0: float = 1.0,
+        alpha0_by_site: Mapping[str, float | None] | None = None,
+        weight0: float = 1.0,
+    ) -> None:
+        alpha = _alpha0_at(site, alpha0, alpha0_by_site) * dim**-0.5
+        super().__init__(dim, site, affine, bias, device, dtype, eps, alpha, None, weight0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.dim**0.5
+        weight = self.alpha.new_full((self.dim,), scale) if self.weight is None else self.weight * scale
+        return pointwise(self.function, x, self.alpha, None, weight, self.bias)
+
+
+@register("arctan")
+class Arctan(CurveNorm):
+    """The arc tangent, f(u) = 2 / pi * atan(u)."""
+
+    function = "arctan"
+
+
+@register("softsign")
+class Softsign(CurveNorm):
+    """f(u) = u / (1 + |u|)."""
+
+    function = "softsign"
+
+
+@register("hardtanh")
+class Hardtanh(CurveNorm):
+    """u, cut off at -1 and 1."""
+
+    function = "hardtanh"
+
+
+@register("sigmoid")
+class Sigmoid(CurveNorm):
+    """f(u) = 1 / (1 + exp(-u)), which is not centred at 0."""
+
+    function = "sigmoid"
+
+
+@register("expsign")
+class ExpSign(CurveNorm):
+    """f(u) = sign(u) (1 - exp(-|u|))."""
+
+    function = "expsign"
 
 
 @register("none")

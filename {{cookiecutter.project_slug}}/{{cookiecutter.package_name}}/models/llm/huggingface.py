@@ -17,7 +17,10 @@ from ...norms import make_norm
 from .model import Llama, build
 
 MODELING = Path(__file__).with_name("modeling_norm_llama.py")
-MODELING_NORMS = ("bn", "derf", "dyt", "ln", "none", "rmsnorm")  # the norms of that file
+MODELING_NORMS = (  # the norms of that file
+    *("arctan", "bn", "derf", "dyisru", "dyt", "expsign", "hardtanh", "isru", "ln", "none", "rmsnorm", "sigmoid"),
+    "softsign",
+)
 KEYS = {  # of config.json, and of section `model`
     "vocab_size": "vocab_size",
     "max_position_embeddings": "context",

@@ -51,11 +51,11 @@ class NormLlamaForCausalLM(LlamaForCausalLM):
 
 
 class Pointwise(nn.Module):
-    """weight * curve(alpha * x + shift), computed in fp32, in x's dtype."""
+    """scale * weight * curve(alpha * x + shift), computed in fp32, in x's dtype."""
 
-    def __init__(self, dim: int, curve: Callable[[Tensor], Tensor], shift: bool) -> None:
+    def __init__(self, dim: int, curve: Callable[[Tensor], Tensor], shift: bool, scale: float = 1.0) -> None:
         super().__init__()
-        self.curve = curve
+        self.curve, self.scale = curve, scale
         self.alpha = nn.Parameter(torch.ones(1))
         self.shift = nn.Parameter(torch.zeros(1)) if shift else None
         self.weight = nn.Parameter(torch.ones(dim))
@@ -63,7 +63,7 @@ class Pointwise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         u = x.float() * self.alpha
         u = u if self.shift is None else u + self.shift
-        return (self.curve(u) * self.weight).to(x.dtype)
+        return (self.curve(u) * (self.weight * self.scale)).to(x.dtype)
 
 
 class TokenBatchNorm(nn.Module):
@@ -89,9 +89,20 @@ class ScaledEmbedding(nn.Embedding):
         return super().forward(ids) * self.scale
 
 
+def isru(u: Tensor) -> Tensor:
+    return u * torch.rsqrt(1 + u * u)
+
+
 NORMS: dict[str, Callable[[int, float], nn.Module]] = {
     "dyt": lambda dim, eps: Pointwise(dim, torch.tanh, shift=False),
     "derf": lambda dim, eps: Pointwise(dim, torch.erf, shift=True),
+    "isru": lambda dim, eps: Pointwise(dim, isru, shift=False),
+    "dyisru": lambda dim, eps: Pointwise(dim, isru, shift=False, scale=dim**0.5),
+    "arctan": lambda dim, eps: Pointwise(dim, lambda u: torch.atan(u) * (2 / torch.pi), shift=False),
+    "softsign": lambda dim, eps: Pointwise(dim, nn.functional.softsign, shift=False),
+    "hardtanh": lambda dim, eps: Pointwise(dim, nn.functional.hardtanh, shift=False),
+    "sigmoid": lambda dim, eps: Pointwise(dim, torch.sigmoid, shift=False),
+    "expsign": lambda dim, eps: Pointwise(dim, lambda u: u.sign() * -torch.expm1(-u.abs()), shift=False),
     "rmsnorm": LlamaRMSNorm,
     "ln": lambda dim, eps: nn.LayerNorm(dim, eps, bias=False),
     "bn": TokenBatchNorm,
