@@ -326,7 +326,11 @@ def test_what_comes_with_the_project_passes(group: str) -> None:
 
 def test_help_names_groups_options_and_keys(capsys: pytest.CaptureFixture[str]) -> None:
     cli.print_help("python train.py", ["norm=derf"])
+    short = capsys.readouterr().out
+    cli.print_help("python train.py", ["norm=derf"], full=True)
     text = capsys.readouterr().out
+    assert short.count("\n") < text.count("\n") / 2
+    assert all(words in short for words in ("rmsnorm", "norm.shift0=0.0", "optim.lr=", "--help-all"))
     for words in ("norm=", "rmsnorm", "data=", "optim.lr=", "norm.shift0=0.0", "at the end of the warm-up"):
         assert words in text
 

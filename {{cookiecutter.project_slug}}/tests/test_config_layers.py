@@ -106,7 +106,7 @@ def test_a_group_may_belong_to_one_task(write: Write, capsys: pytest.CaptureFixt
             compose(argv)
     with pytest.raises(UsageError, match=r"^aim=fra: there is no such aim \(did you mean far\?\); choose from far"):
         compose(["aim=fra"])
-    cli.print_help("python train.py", ["aim=far", "norm=y"])
+    cli.print_help("python train.py", ["aim=far", "norm=y"], full=True)
     shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert {"aim=", "aim.steps=9 how far", "data.flip=0.1 share of samples"} <= set(shown)
 

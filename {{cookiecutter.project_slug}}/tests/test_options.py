@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from {{cookiecutter.package_name}}.cli import read_options
+from {{cookiecutter.package_name}}.config import compose, plain
 from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.models.scripts import run_script
 
@@ -95,3 +97,14 @@ def test_output_that_cannot_be_written(output: str, status: int) -> None:
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == status
     assert done.stderr.count("\n") == (status == 2)
+
+
+def test_print_config_is_yaml_and_makes_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main = import_module("train").main
+    argv = ["optim.lr=0.125", f"runs={tmp_path / 'runs'}"]
+    main([*argv, "--print-config"])
+    assert OmegaConf.create(capsys.readouterr().out) == plain(compose(argv))
+    assert not (tmp_path / "runs").exists()
+    for wrong in ("optim.lr=-1", "--foo"):
+        with pytest.raises(UsageError, match=wrong.partition("=")[0]):
+            main([wrong, "--print-config"])

@@ -26,6 +26,8 @@ Options = Mapping[str, tuple[Any, str]]  # by key: the default, whose type is th
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # the disk's or the folder's state
 
+OFTEN = ("optim.", "norm.", "trainer.max_", "data.root")  # keys that the short --help lists start so
+
 NOISE = (
     r".*does not have many workers.*",  # configs/data/ says how many, and small samples want none
     r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
@@ -101,11 +103,21 @@ def print_options(usage: str, tables: Mapping[str, Options]) -> None:
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<value>[^#]*?)(?:\s+#\s*(?P<comment>.*))?$")
 
 
-def print_help(usage: str, argv: list[str]) -> None:
-    """Prints groups with their options, then every key of the config that `argv` composes, with value and comment."""
+def print_help(usage: str, argv: list[str], full: bool = False) -> None:
+    """Prints groups with their options, then keys of the config that `argv` composes, with value and comment.
+
+    Args:
+        full: every key, and what each option is; otherwise the keys of `OFTEN` and those without a section.
+    """
     console = Console(highlight=False)
     console.print(Text(f"usage: {usage}\n"))
-    for group, options in groups().items():
+    if not full:
+        table = _table("groups with their options")
+        for group, options in groups().items():
+            table.add_row(f"{group}=", Text(" ".join(options)))
+        console.print(table)
+        console.print()
+    for group, options in groups().items() if full else ():
         table = _table(f"{group}=")
         for option in options:
             table.add_row(option, headline(CONFIGS / group / f"{option}.yaml"), style="")
@@ -115,9 +127,11 @@ def print_help(usage: str, argv: list[str]) -> None:
     table = _table("keys, as this command line sets them")
     notes = comments(cfg)
     for key, value in leaves(cfg):
-        if not key.startswith("defaults."):
+        if not key.startswith("defaults.") and (full or "." not in key or key.startswith(OFTEN)):
             table.add_row(Text(f"{key}={shown(value)}"), Text(notes.get(key, "")))
     console.print(table)
+    if not full:
+        console.print("\nall keys, and what the options are: the same with --help-all")
 
 
 def print_tree(cfg: DictConfig) -> None:
