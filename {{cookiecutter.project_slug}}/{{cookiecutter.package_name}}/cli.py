@@ -26,7 +26,7 @@ Options = Mapping[str, tuple[Any, str]]  # by key: the default, whose type is th
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # the disk's or the folder's state
 
-OFTEN = ("optim.", "norm.", "trainer.max_", "data.root")  # keys that the short --help lists start so
+OFTEN = r"optim\.(lr|betas|weight_decay)|norm\.\w+0|trainer\.max_\w+|data\.root"  # keys that the short --help has too
 
 NOISE = (
     r".*does not have many workers.*",  # configs/data/ says how many, and small samples want none
@@ -107,7 +107,7 @@ def print_help(usage: str, argv: list[str], full: bool = False) -> None:
     """Prints groups with their options, then keys of the config that `argv` composes, with value and comment.
 
     Args:
-        full: every key, and what each option is; otherwise the keys of `OFTEN` and those without a section.
+        full: every key, and what each option is; otherwise those that match `OFTEN` or have no section.
     """
     console = Console(highlight=False)
     console.print(Text(f"usage: {usage}\n"))
@@ -127,7 +127,7 @@ def print_help(usage: str, argv: list[str], full: bool = False) -> None:
     table = _table("keys, as this command line sets them")
     notes = comments(cfg)
     for key, value in leaves(cfg):
-        if not key.startswith("defaults.") and (full or "." not in key or key.startswith(OFTEN)):
+        if not key.startswith("defaults.") and (full or "." not in key or re.fullmatch(OFTEN, key)):
             table.add_row(Text(f"{key}={shown(value)}"), Text(notes.get(key, "")))
     console.print(table)
     if not full:
