@@ -201,17 +201,13 @@ class DyISRU(ISRU):
         self,
         dim: int,
         site: str | None = None,
-        affine: bool = True,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        eps: float | None = None,
         alpha0: float = 1.0,
         alpha0_by_site: Mapping[str, float | None] | None = None,
         weight0: float = 1.0,
+        **common: Any,
     ) -> None:
         alpha = _alpha0_at(site, alpha0, alpha0_by_site) * dim**-0.5
-        super().__init__(dim, site, affine, bias, device, dtype, eps, alpha, None, weight0)
+        super().__init__(dim, site, alpha0=alpha, weight0=weight0, **common)
 
     def forward(self, x: Tensor) -> Tensor:
         scale = self.dim**0.5
