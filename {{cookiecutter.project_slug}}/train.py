@@ -10,7 +10,7 @@ from {{cookiecutter.package_name}}.config.errors import require
 from {{cookiecutter.package_name}}.runs import RESUMABLE, resumed_run
 
 FLAGS = ("-h", "--help", "--help-all", "--print-config")
-USAGE = """python train.py [group=option ...] [key=value ...] [experiment=name] [resume=run] [--print-config]
+USAGE = """python train.py [group=option ...] [key=value ...] [experiment=name] [resume=run]
 
   python train.py norm=dyt optim.lr=1e-3            trains with another norm and rate
   python train.py norm=dyt --print-config           prints the config as YAML, and does not train

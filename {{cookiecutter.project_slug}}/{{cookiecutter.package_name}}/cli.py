@@ -111,27 +111,25 @@ def print_help(usage: str, argv: list[str], full: bool = False) -> None:
     """
     console = Console(highlight=False)
     console.print(Text(f"usage: {usage}\n"))
-    if not full:
-        table = _table("groups with their options")
-        for group, options in groups().items():
-            table.add_row(f"{group}=", Text(" ".join(options)))
-        console.print(table)
-        console.print()
-    for group, options in groups().items() if full else ():
-        table = _table(f"{group}=")
+    tables = [_table("groups with their options")]
+    for group, options in groups().items():
+        tables[0].add_row(f"{group}=", Text(" ".join(options)))
+        tables.append(_table(f"{group}="))
         for option in options:
-            table.add_row(option, headline(CONFIGS / group / f"{option}.yaml"), style="")
+            tables[-1].add_row(option, headline(CONFIGS / group / f"{option}.yaml"), style="")
+    for table in tables[1:] if full else tables[:1]:
         console.print(table)
         console.print()
     cfg = compose(argv, check=False)
     table = _table("keys, as this command line sets them")
     notes = comments(cfg)
     for key, value in leaves(cfg):
-        if not key.startswith("defaults.") and (full or "." not in key or re.fullmatch(OFTEN, key)):
+        often = re.fullmatch(OFTEN, key) or ("." not in key and value != {})
+        if not key.startswith("defaults.") and (full or often):
             table.add_row(Text(f"{key}={shown(value)}"), Text(notes.get(key, "")))
     console.print(table)
     if not full:
-        console.print("\nall keys, and what the options are: the same with --help-all")
+        console.print("\n--help-all lists every key and explains the options")
 
 
 def print_tree(cfg: DictConfig) -> None:

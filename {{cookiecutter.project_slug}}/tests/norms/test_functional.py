@@ -1,4 +1,4 @@
-"""dyt and derf against their formulas, written out here in float64."""
+"""dyt, derf and other curves against their formulas, written out here in float64."""
 
 import math
 import subprocess

@@ -78,17 +78,16 @@ class PointwiseNorm(nn.Module):
         return super()._apply(keep_fp32([getattr(self, name) for name in self.scalars], fn), recurse)
 
 
-@register("dyt")
-class DyT(PointwiseNorm):
-    """Dynamic Tanh, weight * tanh(alpha * x) + bias over (..., dim) (Zhu et al. 2025, arXiv 2503.10622).
+class CurveNorm(PointwiseNorm):
+    """weight * f(alpha * x) + bias over (..., dim), for an f of `functional.CURVES`, which subclasses name.
 
     Args:
         alpha0: start of alpha.
         alpha0_by_site: start of alpha at each of SITES; None there means alpha0.
         weight0: start of the weight. Twice it at half of alpha0 is the same slope at 0, with less saturation.
-        kernel: as in `norms.dyt`.
     """
 
+    curve_name: str
     alpha: nn.Parameter
 
     def __init__(
@@ -103,10 +102,33 @@ class DyT(PointwiseNorm):
         alpha0: float = 0.5,
         alpha0_by_site: Mapping[str, float | None] | None = None,
         weight0: float = 1.0,
-        kernel: str = "auto",
     ) -> None:
         alpha = _alpha0_at(site, alpha0, alpha0_by_site)
         super().__init__(dim, site, affine, bias, device, dtype, eps, weight0, alpha=alpha)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pointwise(self.curve_name, x, self.alpha, None, self.weight, self.bias)
+
+
+@register("dyt")
+class DyT(CurveNorm):
+    """Dynamic Tanh, weight * tanh(alpha * x) + bias over (..., dim) (Zhu et al. 2025, arXiv 2503.10622).
+
+    Args:
+        kernel: as in `norms.dyt`; the rest is as in CurveNorm.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        site: str | None = None,
+        alpha0: float = 0.5,
+        alpha0_by_site: Mapping[str, float | None] | None = None,
+        weight0: float = 1.0,
+        kernel: str = "auto",
+        **common: Any,
+    ) -> None:
+        super().__init__(dim, site, alpha0=alpha0, alpha0_by_site=alpha0_by_site, weight0=weight0, **common)
         self.kernel = known_kernel(kernel)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,49 +170,19 @@ class Derf(PointwiseNorm):
         return derf(x, self.alpha, self.shift, self.weight, self.bias, self.kernel)
 
 
-class CurveNorm(PointwiseNorm):
-    """weight * f(alpha * x) + bias over (..., dim), without a shift; subclasses name f in `functional.CURVES`.
-
-    Args:
-        alpha0, alpha0_by_site, weight0: as in DyT.
-    """
-
-    function: str
-    alpha: nn.Parameter
-
-    def __init__(
-        self,
-        dim: int,
-        site: str | None = None,
-        affine: bool = True,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        eps: float | None = None,
-        alpha0: float = 0.5,
-        alpha0_by_site: Mapping[str, float | None] | None = None,
-        weight0: float = 1.0,
-    ) -> None:
-        alpha = _alpha0_at(site, alpha0, alpha0_by_site)
-        super().__init__(dim, site, affine, bias, device, dtype, eps, weight0, alpha=alpha)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return pointwise(self.function, x, self.alpha, None, self.weight, self.bias)
-
-
 @register("isru")
 class ISRU(CurveNorm):
     """The inverse square root unit, f(u) = u / sqrt(1 + u^2)."""
 
-    function = "isru"
+    curve_name = "isru"
 
 
 @register("dyisru")
 class DyISRU(ISRU):
     """Dynamic ISRU, weight * sqrt(dim) * x / sqrt(beta + x^2) + bias (Stollenwerk 2025, arXiv 2503.21708).
 
-    It is RMSNorm with the square of one element in the place of the mean of all. Here beta is alpha^-2, so that it is
-    sqrt(dim) times an ISRU. The paper gives no start of beta.
+    It is RMSNorm with a learned constant, beta, in the place of the other elements' squares. Here beta is alpha^-2, so
+    that it is sqrt(dim) times an ISRU. The paper gives no start of beta.
 
     Args:
         alpha0, alpha0_by_site: starts of alpha * sqrt(dim). At 1 the slope at 0 is 1, as RMSNorm's is for an input of
@@ -212,42 +204,42 @@ class DyISRU(ISRU):
     def forward(self, x: Tensor) -> Tensor:
         scale = self.dim**0.5
         weight = self.alpha.new_full((self.dim,), scale) if self.weight is None else self.weight * scale
-        return pointwise(self.function, x, self.alpha, None, weight, self.bias)
+        return pointwise(self.curve_name, x, self.alpha, None, weight, self.bias)
 
 
 @register("arctan")
 class Arctan(CurveNorm):
     """The arc tangent, f(u) = 2 / pi * atan(u)."""
 
-    function = "arctan"
+    curve_name = "arctan"
 
 
 @register("softsign")
 class Softsign(CurveNorm):
     """f(u) = u / (1 + |u|)."""
 
-    function = "softsign"
+    curve_name = "softsign"
 
 
 @register("hardtanh")
 class Hardtanh(CurveNorm):
     """u, cut off at -1 and 1."""
 
-    function = "hardtanh"
+    curve_name = "hardtanh"
 
 
 @register("sigmoid")
 class Sigmoid(CurveNorm):
     """f(u) = 1 / (1 + exp(-u)), which is not centred at 0."""
 
-    function = "sigmoid"
+    curve_name = "sigmoid"
 
 
 @register("expsign")
 class ExpSign(CurveNorm):
     """f(u) = sign(u) (1 - exp(-|u|))."""
 
-    function = "expsign"
+    curve_name = "expsign"
 
 
 @register("none")

@@ -14,11 +14,11 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...config.errors import UsageError, first_line
 from ...norms import make_norm
+from ...norms.functional import CURVES
 from ...norms.registry import options_of
 from .report import Benchmark, Row, common_rows
 from .timing import Case, Clock, CudaClock, Timing, cache_bytes, peak_bytes, saved_bytes, take_turns, wall_clock
@@ -38,28 +38,19 @@ def _standardised(x: Tensor, dim: int, eps: float) -> Tensor:
     return centred * torch.rsqrt(centred.square().mean(dim, keepdim=True) + eps)
 
 
-def _isru(u: Tensor) -> Tensor:
-    return u / torch.sqrt(1 + u * u)
-
-
-def _expsign(u: Tensor) -> Tensor:
-    return u.sign() * (1 - torch.exp(-u.abs()))
+def _pointwise(curve: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    return lambda x, alpha, weight, bias: weight * curve(alpha * x) + bias
 
 
 # As papers write them: a fused norm is worth what it gains over these.
 FORMULAS: dict[str, Callable[..., Tensor]] = {
-    "arctan": lambda x, alpha, weight, bias: weight * (2 / math.pi) * torch.atan(alpha * x) + bias,
+    **{name: _pointwise(curve.formula) for name, curve in CURVES.items() if name not in ("tanh", "erf")},
     "bn": lambda x, weight, bias: weight * _standardised(x, 0, 1e-5) + bias,
     "derf": lambda x, alpha, shift, weight, bias: weight * torch.erf(alpha * x + shift) + bias,
-    "dyisru": lambda x, alpha, weight, bias: weight * x.shape[-1] ** 0.5 * _isru(alpha * x) + bias,
-    "dyt": lambda x, alpha, weight, bias: weight * torch.tanh(alpha * x) + bias,
-    "expsign": lambda x, alpha, weight, bias: weight * _expsign(alpha * x) + bias,
-    "hardtanh": lambda x, alpha, weight, bias: weight * F.hardtanh(alpha * x) + bias,
-    "isru": lambda x, alpha, weight, bias: weight * _isru(alpha * x) + bias,
+    "dyisru": lambda x, alpha, weight, bias: weight * x.shape[-1] ** 0.5 * CURVES["isru"].formula(alpha * x) + bias,
+    "dyt": _pointwise(torch.tanh),
     "ln": lambda x, weight, bias: weight * _standardised(x, -1, 1e-6) + bias,
     "rmsnorm": lambda x, weight: weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6),
-    "sigmoid": lambda x, alpha, weight, bias: weight * torch.sigmoid(alpha * x) + bias,
-    "softsign": lambda x, alpha, weight, bias: weight * F.softsign(alpha * x) + bias,
 }
 
 
