@@ -98,6 +98,8 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
         )
         if trainer.is_global_zero:
             print_tree(cfg)
+            for note in data.notes:
+                print(note)
         try:
             with exit_status_of_signals(trainer, f"python train.py resume={quote(str(run.path))} continues"):
                 trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint, weights_only=True)

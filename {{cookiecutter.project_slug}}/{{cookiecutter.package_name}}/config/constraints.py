@@ -6,6 +6,7 @@ A check takes a value and all values by dotted key, and returns "" or a text tha
 import fnmatch
 import re
 from collections.abc import Callable, Mapping
+from io import BytesIO, TextIOWrapper
 from typing import Any
 
 from .errors import UsageError
@@ -59,6 +60,19 @@ def one_of(*choices: Any) -> Check:
 
 def matches(pattern: str, expected: str) -> Check:
     return lambda value, _: "" if re.fullmatch(pattern, str(value)) else f"expected {expected}"
+
+
+def encoding() -> Check:
+    """A check of the name of a text encoding."""
+
+    def check(value: Any, _: Mapping[str, Any]) -> str:
+        try:
+            TextIOWrapper(BytesIO(), encoding=value)
+        except (LookupError, ValueError):
+            return "expected an encoding that Python knows, such as utf-8, cp1252 or shift_jis"
+        return ""
+
+    return check
 
 
 def pair(check: Check, rising: bool = False) -> Check:
@@ -137,7 +151,8 @@ def for_channels(value: Any, values: Mapping[str, Any]) -> str:
     """Numbers for the channels of an image: one, or one each."""
     channels = values.get("data.in_chans")
     right = isinstance(value, list) and all(map(is_number, value)) and len(value) in (1, channels)
-    return "" if right else f"expected a list of 1 number, or of as many as data.in_chans={channels}"
+    wanted = f"expected a list of 1 number, or of as many as data.in_chans={channels}"
+    return "" if right else f"{wanted}; data.mean=[0.5] data.std=[0.5] fits"
 
 
 SEED = between(0, 2**32 - 1)
@@ -190,6 +205,8 @@ CONSTRAINTS: dict[str, Check] = {
     "data.val_fraction": all_of(share(), relation("less than 1 with", "data.test_fraction", lambda a, b: a + b < 1)),
     "data.test_fraction": share(),
     "data.split_seed": SEED,
+    "data.encoding": encoding(),
+    "data.on_error": one_of("stop", "skip"),
     "data.num_classes": at_least(0),
     "data.img_size": all_of(between(0, 2**14), when("data.module", "images", COUNT)),
     "data.in_chans": when("data.module", "images", one_of(1, 3, 4)),

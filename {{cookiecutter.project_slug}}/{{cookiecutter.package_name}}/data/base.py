@@ -48,6 +48,11 @@ class DataModule(L.LightningDataModule):
         """Samples in train, val and test."""
         raise NotImplementedError
 
+    @property
+    def notes(self) -> list[str]:
+        """Lines about the data that a training prints."""
+        return []
+
     def state_dict(self) -> dict[str, Any]:
         """Returns facts for the checkpoint, by which a resumed run finds out that the data have changed."""
         return {"sizes": self.sizes, "class_names": list(self.class_names)}

@@ -1,5 +1,6 @@
 """Sources of labelled images: folders, tar files, torchvision and Hugging Face through timm; scikit-learn's digits."""
 
+import os
 import re
 import tarfile
 from contextlib import nullcontext
@@ -43,12 +44,14 @@ class Source:
         targets: classes (N,), int64.
         class_names: of the classes 0, 1, ...
         background: colour behind transparent pixels.
+        passed_over: number of the folder's files that are none of these; of a tar file, of the hidden images.
     """
 
     dataset: Any
     targets: np.ndarray
     class_names: list[str]
     background: str = "white"
+    passed_over: int = 0
 
     def image(self, index: int, mode: str) -> Image.Image:
         """Returns an image in one of MODES.
@@ -209,9 +212,10 @@ def _folder(path: Path) -> Source:
     kept = [index for index, file in enumerate(files) if not HIDDEN.search(file, start)]
     if not kept:
         raise ValueError(f"{path} has no images that are not hidden: {LAYOUT}")
+    total = len(files) if tar else sum(len(names) for *_, names in os.walk(path, followlinks=True))
     reader.samples = [reader.samples[index] for index in kept]
     numbers, targets = np.unique(np.asarray(found)[kept], return_inverse=True)
-    return Source(dataset, targets, [classes[number] for number in numbers])
+    return Source(dataset, targets, [classes[number] for number in numbers], passed_over=total - len(kept))
 
 
 def _torchvision(name: str, root: Path, download: bool) -> dict[str, Source]:

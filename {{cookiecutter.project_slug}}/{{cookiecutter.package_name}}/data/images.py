@@ -1,6 +1,7 @@
 """Labelled images for training, with a deterministic split and augmentation."""
 
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,6 +66,7 @@ class Images(DataModule):
     ) -> None:
         super().__init__(batch_size, workers, pin_memory, seed)
         sources = load(dataset, root, download, input_key, target_key, background)
+        self.passed_over = sum(source.passed_over for source in sources.values())
         if "val" in sources and not test_fraction:
             # As in papers on ImageNet, whose test labels are not public.
             sources.setdefault("test", sources["val"])
@@ -83,6 +85,12 @@ class Images(DataModule):
     @property
     def found(self) -> dict[str, Any]:
         return {"img_size": self.img_size, "in_chans": self.in_chans, "num_classes": self.num_classes}
+
+    @property
+    def notes(self) -> list[str]:
+        names = shorten(", ".join(self.class_names), 100, placeholder=" ...")
+        left_out = f"left out: {self.passed_over} files that are hidden, or no images by their endings"
+        return [f"classes: {names}", *([left_out] if self.passed_over else [])]
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -45,6 +45,8 @@ class Tokens(DataModule):
         batch_size: int,
         root: str = "",
         include: Sequence[str] = (),
+        encoding: str = "utf-8",
+        on_error: str = "stop",
         val_fraction: float = 0.05,
         test_fraction: float = 0.05,
         workers: int = 0,
@@ -55,7 +57,7 @@ class Tokens(DataModule):
         if name == "tokens":
             self.corpus = read_shards(root)
         elif name == "text":
-            self.corpus = text(root, include, val_fraction, test_fraction)
+            self.corpus = text(root, include, encoding, on_error == "skip", val_fraction, test_fraction)
         else:
             self.corpus = stdlib(val_fraction, test_fraction)
         self.context, self.vocab_size = context, self.corpus.vocab_size
@@ -66,6 +68,10 @@ class Tokens(DataModule):
     def found(self) -> dict[str, Any]:
         """Keys of section `data` that the data themselves decide."""
         return {"vocab_size": self.vocab_size}
+
+    @property
+    def notes(self) -> list[str]:
+        return [f"skipped: {one}" for one in self.corpus.skipped]
 
     @property
     def sizes(self) -> dict[str, int]:

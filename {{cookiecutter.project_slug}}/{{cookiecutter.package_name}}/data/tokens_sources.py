@@ -1,12 +1,13 @@
 """The tokens of a data set: of the standard library or of text files, in memory, or in shards on disk.
 
-Text is taken as bytes: tokens 0 to 255 are the bytes, 256 ends a document. Shards, by prepare.py, hold nothing but
-little-endian tokens, and meta.json describes them:
+Text is taken as the bytes of UTF-8: tokens 0 to 255 are the bytes, 256 ends a document. Shards, by prepare.py, hold
+nothing but little-endian tokens, and meta.json describes them:
 
     {"format": 1, "dtype": "uint16", "vocab_size": 4096, "eot": 0,
      "tokenizer": {"file": "tokenizer.json", "eot": ""},                           (file null: the tokens are bytes)
      "splits": {"train": {"bytes": 9, "documents": 1, "shards": [{"file": "train-00000.bin", "tokens": 4}]},
                 "val": ..., "test": ...},
+     "skipped": [],                                                   (records that are no text, and why, in words)
      "made_from": {...}, "source": ...}                                            (see prepared.py)
 """
 
@@ -17,15 +18,16 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from glob import glob
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..config.errors import first_line
 from . import prepared
 from .prepared import AGAIN, META
+from .tokens_files import read_text, text_files
 
 EOT = 256
 VOCAB_SIZE = 257
@@ -92,11 +94,15 @@ class Split(NamedTuple):
 
 
 class Corpus(NamedTuple):
-    """The splits train, val and test, in tokens 0 to vocab_size - 1; `eot` ends every document."""
+    """The splits train, val and test, in tokens 0 to vocab_size - 1; `eot` ends every document.
+
+    `skipped` has the files that are no text, and why.
+    """
 
     splits: dict[str, Split]
     vocab_size: int
     eot: int
+    skipped: Sequence[str] = ()
 
 
 def stdlib(val_fraction: float, test_fraction: float) -> Corpus:
@@ -117,17 +123,29 @@ def stdlib(val_fraction: float, test_fraction: float) -> Corpus:
     return divide(documents, val_fraction, test_fraction)
 
 
-def text(path: str, include: Sequence[str], val_fraction: float, test_fraction: float) -> Corpus:
+def text(
+    path: str, include: Sequence[str], encoding: str, skip: bool, val_fraction: float, test_fraction: float
+) -> Corpus:
     """Returns the contents of `text_files`, divided by file.
 
+    Args:
+        encoding: of files without a byte order mark.
+        skip: leaves out files that are no text.
+
     Raises:
-        ValueError: there is nothing to read.
+        ValueError: there is nothing to read, or a file is no text.
     """
-    root = Path(path).expanduser()
-    documents = {file.relative_to(root).as_posix(): file.read_bytes() for file in text_files(path, include)}
+    root, documents, skipped = Path(path).expanduser(), {}, []
+    for file in text_files(path, include):
+        try:
+            documents[file.relative_to(root).as_posix()] = "".join(read_text(file, encoding)).encode()
+        except Exception as error:  # each compression has a class of its own
+            skipped.append(f"{file}: {first_line(error)}")
+            if not skip:
+                raise ValueError(f"{skipped[0]}; on_error=skip leaves the file out") from error
     if not any(documents.values()):
-        raise ValueError(f"{path} has no text: every file is empty")
-    return divide(documents, val_fraction, test_fraction)
+        raise ValueError(f"{path} has no text: every file is empty, or no text")
+    return divide(documents, val_fraction, test_fraction)._replace(skipped=skipped)
 
 
 def read_shards(folder: str) -> Corpus:
@@ -186,19 +204,3 @@ def split_of(key: bytes, val_fraction: float, test_fraction: float) -> str:
     """Returns the split of a document by the hash of `key`, the same on every machine."""
     place = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") / 2**64
     return "test" if place < test_fraction else "val" if place < test_fraction + val_fraction else "train"
-
-
-def text_files(path: str, include: Sequence[str]) -> list[Path]:
-    """Returns the file `path`, or the files below that folder whose names match a pattern of `include`, sorted.
-
-    Hidden files and folders are left out.
-
-    Raises:
-        ValueError: there are none.
-    """
-    root = Path(path).expanduser()
-    names = {name for pattern in include for name in glob(f"**/{pattern}", root_dir=root, recursive=True)}
-    files = [root] if root.is_file() else [file for name in names if (file := root / name).is_file()]
-    if not path or not files:
-        raise ValueError(f"{path!r}: expected a text file, or a folder with {' or '.join(include)} in it")
-    return sorted(files, key=Path.as_posix)

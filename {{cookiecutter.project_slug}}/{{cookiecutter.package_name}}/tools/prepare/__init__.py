@@ -7,7 +7,19 @@ from collections.abc import Callable
 from typing import Any
 
 from ...cli import Options, print_options, read_options
-from ...config.constraints import COUNT, SEED, Check, all_of, at_least, between, check_constraints, relation, share
+from ...config.constraints import (
+    COUNT,
+    SEED,
+    Check,
+    all_of,
+    at_least,
+    between,
+    check_constraints,
+    encoding,
+    one_of,
+    relation,
+    share,
+)
 from ...config.errors import UsageError, require, translate_errors
 
 USAGE = "python prepare.py {{ "source=<text>" if llm }}{{ "|" if llm and dit }}{{ "images=<folder>" if dit }} out=<folder> [key=value ...]"
@@ -18,6 +30,9 @@ CONSTRAINTS: dict[str, Check] = {
     "test_fraction": share(),
     "vocab_size": at_least(257),  # the bytes, and the end of a document
     "split_seed": SEED,
+    "encoding": encoding(),
+    "on_error": one_of("stop", "skip"),
+    "max_skipped": at_least(0),
     "workers": between(0, 1024),
 }
 

@@ -1,20 +1,23 @@
 """Documents from files or from the Hugging Face hub, as `datasets.Dataset`s with one column of text."""
 
-import glob
+import json
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from ...data.tokens_sources import text_files
+import numpy as np
+
+from ...data.tokens_files import COMPRESSED, fault, opened, read_text, text_files
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-LOADERS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}  # of load_dataset; else text
+JSON = (".json", ".jsonl", ".ndjson")  # lines or an array, whatever the ending
 CHUNK = 2**24  # characters of a text file that are read at a time
 
-State = tuple[str, int, int]  # of a file: path, size in bytes, time of its last change in ns
+# Of a file: path, size in bytes, time of its last change in ns. All three are part of the key of the cache.
+State = tuple[str, int, int]
 
 
 def local_files(source: str, include: str) -> list[State]:
@@ -29,67 +32,129 @@ def local_files(source: str, include: str) -> list[State]:
 
 def load_documents(
     files: list[State], settings: Mapping[str, Any], cache: Path, workers: int | None
-) -> list["Dataset"]:
-    """Loads all documents: those of JSON files first, then parquet, then text.
+) -> tuple["Dataset", list[str]]:
+    """Loads all documents, in the order of the files.
 
     Args:
         files: of a local source; empty ones are left out.
-        settings: the values of source, text_key, separator, subset and hf_split, as prepare.py has them.
+        settings: the values of prepare.py's options.
         cache: folder for what datasets makes of local files. Data sets of the hub stay in its own cache.
 
+    Returns:
+        Documents, of which some may be null, and why each of these is none.
+
     Raises:
-        ValueError: the package datasets, the data set or the column `text_key` is missing, or a file cannot be read.
+        ValueError: the package datasets, the data set or the column `text_key` is missing, or a record is no text and
+            not to be skipped, or too many are none.
     """
     try:
         import datasets
     except ImportError as error:
         raise ValueError("prepare.py needs the package datasets: uv sync --extra prepare") from error
-    source, text_key, separator = (settings[key] for key in ("source", "text_key", "separator"))
+    source, key, skip = settings["source"], settings["text_key"], settings["on_error"] == "skip"
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are raised and printed once
-    groups: dict[str, list[State]] = {"json": [], "parquet": [], "text": []}
-    for file in (file for file in files if file[1]):
-        suffixes = [suffix for suffix in Path(file[0].lower()).suffixes if suffix not in COMPRESSED]
-        groups[LOADERS.get(suffixes[-1] if suffixes else "", "text")].append(file)
-    options: Any = {"num_proc": workers, "split": settings["hf_split"]}
-    found = []
+    options: Any = {"num_proc": workers}
     try:
         if source.startswith("hf:"):
-            found.append(datasets.load_dataset(source.removeprefix("hf:"), settings["subset"] or None, **options))
-        options |= {"split": "train", "cache_dir": str(cache)}
-        for loader in ("json", "parquet"):
-            if names := [glob.escape(file[0]) for file in groups[loader]]:
-                found.append(datasets.load_dataset(loader, data_files=names, **options))
-        if groups["text"]:  # sizes and times are part of the cache's key
-            options |= {"features": datasets.Features({text_key: datasets.Value("string")}), "writer_batch_size": 100}
-            separator = separator.replace("\\n", "\n").replace("\\t", "\t")
-            options["gen_kwargs"] = {"files": groups["text"], "separator": separator, "text_key": text_key}
-            found.append(datasets.Dataset.from_generator(read_texts, **options))
+            options |= {"split": settings["hf_split"]}
+            found = datasets.load_dataset(source.removeprefix("hf:"), settings["subset"] or None, **options)
+            if getattr(found.features.get(key), "dtype", "") not in ("string", "large_string"):
+                raise ValueError(f"no text in {key}; text_key= names one of {', '.join(found.features)}")
+            nulls = np.flatnonzero(found.data.column(key).is_null())
+            errors = [f"row {number + 1}: it is null" for number in nulls]
+        else:
+            separator = settings["separator"].replace("\\n", "\n").replace("\\t", "\t")
+            if not any(size for _, size, _ in files):
+                raise ValueError("no text: every file is empty")
+            how = {"text_key": key, "separator": separator, "encoding": settings["encoding"], "skip": skip}
+            options |= {"cache_dir": str(cache), "writer_batch_size": 100}
+            options["features"] = datasets.Features({name: datasets.Value("string") for name in ("text", "error")})
+            options["gen_kwargs"] = {"files": [file for file in files if file[1]], **how}
+            found = datasets.Dataset.from_generator(read_documents, **options)
+            key, errors = "text", found.data.column("error").drop_null().to_pylist()
     except Exception as error:  # of many classes, some of them the network's
         raise ValueError(f"source={source}: {root_cause(error)}") from error
-    for columns in (documents.features for documents in found):
-        if getattr(columns.get(text_key), "dtype", "") not in ("string", "large_string"):
-            raise ValueError(f"source={source}: no text in {text_key}; text_key= names one of {', '.join(columns)}")
-    return [documents.select_columns([text_key]) for documents in found]
+    most = settings["max_skipped"] if skip else 0
+    if len(errors) > most:
+        hint = f"max_skipped={most} allows fewer" if skip else "on_error=skip leaves it out"
+        raise ValueError(f"source={source}: {len(errors)} record(s) are no text, {errors[0]}; {hint}")
+    return found.select_columns([key]), errors
 
 
-def read_texts(files: list[State], separator: str, text_key: str) -> Iterator[dict[str, str]]:
-    """Yields the documents of text files, compressed or not: each file is one, or what is between separators.
+def read_documents(
+    files: list[State], text_key: str, separator: str, encoding: str, skip: bool
+) -> Iterator[dict[str, str | None]]:
+    """Yields the documents of files, and with `skip` an error in the place of each that is none.
+
+    After an error of a file as a whole, the rest of the file is left out.
 
     Raises:
-        ValueError: a file is not UTF-8.
+        ValueError: the first error, without `skip`.
     """
-    import fsspec
-
     for path, *_ in files:
-        try:
-            with fsspec.open(path, "rt", encoding="utf-8", newline="", compression="infer") as file:
-                rest = ""
-                while part := file.read(CHUNK if separator else -1):
-                    *whole, rest = (rest + part).split(separator) if separator else (rest + part,)
-                    yield from ({text_key: text} for text in whole)
-                yield {text_key: rest}
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not UTF-8 text ({error.reason}); convert the file") from error
+        for place, text in _places(path, text_key, separator, encoding):
+            if isinstance(text, str) and not (wrong := fault(text, encoding)):
+                yield {"text": text, "error": None}
+                continue
+            if not isinstance(text, str):
+                wrong = str(text) if isinstance(text, Exception) else f"no text in {text_key}; text_key= names another"
+            error = ": ".join(filter(None, (path, place, " ".join(wrong.split()))))
+            if not skip:
+                raise ValueError(f"{error}; on_error=skip leaves it out")
+            yield {"text": None, "error": error}
+
+
+def _places(path: str, text_key: str, separator: str, encoding: str) -> Iterator[tuple[str, Any]]:
+    """Yields every document of a file and its place in it; an exception where it cannot be read."""
+    ending = Path(COMPRESSED.sub("", path)).suffix.lower()
+    try:
+        if ending == ".parquet":
+            with opened(path) as file:
+                yield from ((f"row {number}", text) for number, text in enumerate(_column(file, text_key), 1))
+        elif ending in JSON:
+            with opened(path, encoding) as file:
+                for place, record in _records(file):
+                    yield place, _value(record, text_key)
+        else:
+            rest = ""
+            for part in read_text(path, encoding, CHUNK if separator else -1):
+                *whole, rest = (rest + part).split(separator) if separator else (part,)
+                yield from (("", text) for text in whole)
+            yield "", rest
+    except Exception as error:  # each compression has a class of its own
+        yield "", error
+
+
+def _column(file: IO[bytes], name: str) -> Iterator[Any]:
+    from pyarrow.parquet import ParquetFile
+
+    table = ParquetFile(file)
+    if name not in table.schema_arrow.names:
+        raise ValueError(f"no text in {name}; text_key= names one of {', '.join(table.schema_arrow.names)}")
+    for batch in table.iter_batches(1000, columns=[name]):
+        yield from batch.column(0).to_pylist()
+
+
+def _records(file: IO[str]) -> Iterator[tuple[str, Any]]:
+    """Yields the records of a JSON file, an array, an object or lines, and their places; an exception for bad lines."""
+    first = file.readline()
+    if first.lstrip().startswith("[") or first.strip() == "{":
+        whole = json.loads(first + file.read())
+        records = whole if isinstance(whole, list) else [whole]
+        yield from ((f"record {number}", record) for number, record in enumerate(records, 1))
+        return
+    for number, line in enumerate(chain([first], file), 1):
+        if line.strip():
+            try:
+                yield f"line {number}", json.loads(line)
+            except ValueError as error:
+                yield f"line {number}", error
+
+
+def _value(record: Any, key: str) -> Any:
+    if isinstance(record, dict) and key not in record:
+        return ValueError(f"no text in {key}; text_key= names one of {', '.join(record)}")
+    return record[key] if isinstance(record, dict) else record if isinstance(record, Exception) else None
 
 
 def root_cause(error: BaseException) -> str:

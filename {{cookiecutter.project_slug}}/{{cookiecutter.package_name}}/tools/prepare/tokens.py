@@ -5,15 +5,14 @@ Hugging Face `datasets` reads, maps and caches; its cache lies in `<out>/cache` 
 
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from hashlib import sha256
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tokenizers import ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer, Regex, pre_tokenizers
 
 from ... import utils
 from ...cli import Options
@@ -29,18 +28,22 @@ if TYPE_CHECKING:
 TOKENIZER = "tokenizer.json"
 CACHE = "cache"
 SHARD = 64 * 10**6  # bytes of a file of tokens
+WORD = Regex(".{1,256}")  # longer words are cut: training on one of 500 kB took a minute, and takes a second in pieces
 FOR_TOKENIZER = 10**9  # bytes of a source that a tokenizer is trained on, taken from all over it
 
 OPTIONS: Options = {
-    "source": ("", "a file (text, .json, .jsonl, .parquet; also .gz, .bz2, .xz, .zst), a folder of them, or hf:NAME"),
+    "source": ("", "a file (text, .json, .jsonl, .ndjson, .parquet; also .gz, .bz2, .xz, .zst), a folder, or hf:NAME"),
     "out": ("", "folder for the shards; interrupted, the same command continues from what out/cache holds"),
     "tokenizer": ("bytes", "bytes, a tokenizer.json, or train: a byte-level BPE of the source's training documents"),
     "vocab_size": (4096, "of tokenizer=train"),
     "eot": ("", "token that ends a document; empty: the tokenizer's own, by the usual names"),
     "include": (
-        "*.txt *.md *.py *.jsonl *.parquet *.txt.gz *.jsonl.gz *.jsonl.zst",
-        "names of a folder's files, at any depth; others are left out",
+        "*.txt *.md *.py *.json *.jsonl *.ndjson *.parquet",
+        "names of a folder's files, at any depth, in capitals or not, compressed or not; others are left out",
     ),
+    "encoding": ("utf-8", "of files without a byte order mark, such as cp1252 or shift_jis"),
+    "on_error": ("stop", "at a record that is no text: stop | skip, which leaves out and counts up to max_skipped"),
+    "max_skipped": (100, "records that on_error=skip may leave out"),
     "text_key": ("text", "key or column with the text"),
     "separator": ("", r"between the documents of a text file (\n is a line end); empty: a file is one document"),
     "subset": ("", "of a data set of the hub that has several"),
@@ -83,6 +86,8 @@ def prepare(out: str, workers: int, **settings: Any) -> None:
         tokens = sum(shard["tokens"] for shard in split["shards"])
         counts = f"{split['documents']:>12,} documents {tokens:>16,} tokens {split['bytes']:>16,} bytes"
         print(f"{name:<5} {counts} {split['bytes'] / max(1, tokens):>7.3f} bytes/token")
+    if meta["skipped"]:
+        print(f"skipped: {len(meta['skipped'])} record(s) that are no text, such as {meta['skipped'][0]}")
     print(f"{out} is complete, with a vocabulary of {meta['vocab_size']:,}; next:")
     print(f"  python train.py task=llm data=tokens data.root={shlex.quote(out)}")
 
@@ -91,11 +96,13 @@ def _make(folder: Path, files: list[State], settings: dict[str, Any], workers: i
     """Writes tokenizer and shards, and returns the contents of meta.json."""
     eot, fractions = settings["eot"], {name: settings[f"{name}_fraction"] for name in ("val", "test")}
     split = partial(split_of, val_fraction=fractions["val"], test_fraction=fractions["test"])
-    documents = load_documents(files, settings, folder / CACHE, workers)
+    documents, skipped = load_documents(files, settings, folder / CACHE, workers)
     path = None if settings["tokenizer"] == "bytes" else folder / TOKENIZER
     if path and not path.exists():
         if settings["tokenizer"] == "train":
             trained = ByteLevelBPETokenizer()
+            cut = pre_tokenizers.Split(WORD, "isolated")
+            trained.pre_tokenizer = pre_tokenizers.Sequence([trained.pre_tokenizer, cut])
             how: Any = {"min_frequency": 0, "show_progress": False, "special_tokens": [eot or END_OF_TEXT]}
             trained.train_from_iterator(_training_texts(documents, split), settings["vocab_size"], **how)
             utils.replace(path, lambda file: trained.save(str(file)))
@@ -117,18 +124,19 @@ def _make(folder: Path, files: list[State], settings: dict[str, Any], workers: i
         "eot": codec.eot,
         "tokenizer": {"file": path and TOKENIZER, "eot": eot},
         "splits": splits,
+        "skipped": skipped,
         "made_from": settings,
         "source": files,
     }
 
 
 def tokenize(
-    documents: Sequence["Dataset"], codec: Codec, split: Callable[[bytes], str], cache: Path, workers: int | None
-) -> list["Dataset"]:
-    """Returns data sets with the columns ids (a list of tokens, `eot` last), split (index in SPLITS) and bytes.
+    documents: "Dataset", codec: Codec, split: Callable[[bytes], str], cache: Path, workers: int | None
+) -> "Dataset":
+    """Returns a data set with the columns ids (a list of tokens, `eot` last), split (index in SPLITS) and bytes.
 
     Raises:
-        ValueError: a row has no text, or the system has ended a process.
+        ValueError: the system has ended a process.
     """
     from datasets import Features, List, Value
 
@@ -138,18 +146,14 @@ def tokenize(
     encode = partial(_encode, codec=codec, split=split)
     cache.mkdir(exist_ok=True)
     try:
-        return [
-            part.map(encode, remove_columns=part.column_names, cache_file_name=f"{cache}/{number}.arrow", **options)
-            for number, part in enumerate(documents)
-        ]
+        file = str(cache / "tokens.arrow")
+        return documents.map(encode, remove_columns=documents.column_names, cache_file_name=file, **options)
     except RuntimeError as error:
         raise ValueError(f"{root_cause(error)}; fewer workers= need less memory") from error
 
 
 def _encode(batch: dict[str, list[str | None]], codec: Codec, split: Callable[[bytes], str]) -> dict[str, list[Any]]:
-    ((key, rows),) = batch.items()
-    if None in rows:
-        raise ValueError(f"a row of the source has no text in {key}; text_key= names another key")
+    (rows,) = batch.values()
     texts = [text for text in rows if text and text.strip()]
     return {
         "ids": [np.array([*codec.encode(text), codec.eot], codec.dtype) for text in texts],
@@ -158,7 +162,7 @@ def _encode(batch: dict[str, list[str | None]], codec: Codec, split: Callable[[b
     }
 
 
-def write_split(tokens: Sequence["Dataset"], name: str, folder: Path, dtype: str) -> dict[str, Any]:
+def write_split(tokens: "Dataset", name: str, folder: Path, dtype: str) -> dict[str, Any]:
     """Writes what `tokenize` returned for a split as shards, and returns its entry in meta.json."""
     entry: dict[str, Any] = {"bytes": 0, "documents": 0, "shards": []}
     waiting: list[np.ndarray] = []
@@ -169,7 +173,7 @@ def write_split(tokens: Sequence["Dataset"], name: str, folder: Path, dtype: str
         entry["shards"].append({"file": file, "tokens": len(ids)})
         waiting.clear()
 
-    for table in chain.from_iterable(part.with_format("arrow").iter(1000) for part in tokens):
+    for table in tokens.with_format("arrow").iter(1000):
         rows = table.filter(table["split"].to_numpy() == SPLITS.index(name))
         if len(rows):
             waiting.append(rows["ids"].combine_chunks().flatten().to_numpy())
@@ -182,11 +186,10 @@ def write_split(tokens: Sequence["Dataset"], name: str, folder: Path, dtype: str
     return entry
 
 
-def _training_texts(documents: Sequence["Dataset"], split: Callable[[bytes], str]) -> Iterator[str]:
+def _training_texts(documents: "Dataset", split: Callable[[bytes], str]) -> Iterator[str]:
     """Yields the documents to train on, or every n-th where they are more than `FOR_TOKENIZER`, long ones in pieces."""
-    for part in documents:
-        step = max(1, part.data.nbytes // FOR_TOKENIZER)
-        for batch in part.select(range(0, len(part), step)).iter(100):
-            for text in next(iter(batch.values())):
-                if text and split(text.encode()) == "train":
-                    yield from pieces(text)
+    step = max(1, documents.data.nbytes // FOR_TOKENIZER)
+    for batch in documents.select(range(0, len(documents), step)).iter(100):
+        for text in next(iter(batch.values())):
+            if text and split(text.encode()) == "train":
+                yield from pieces(text)
