@@ -1,7 +1,8 @@
 """Text as bytes, how it is divided, and shards on disk."""
 
+import codecs
+import gzip
 import json
-import os
 import sysconfig
 from itertools import chain
 from pathlib import Path
@@ -39,20 +40,59 @@ def test_a_folder_is_divided_by_file(tmp_path):
         (folder / f"{number}.txt").write_text(f"<{number}>" * 20)
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
     (tmp_path / ".hidden.txt").write_text("secret")
-    before = documents(text(str(tmp_path), ["*.txt"], 0.25, 0.25))
+    before = documents(text(str(tmp_path), ["*.txt"], "utf-8", False, 0.25, 0.25))
     assert sorted(chain(*before.values())) == sorted(b"<%d>" % number * 20 for number in range(60))
     assert all(5 <= len(before[split]) <= 25 for split in ("val", "test"))
     (tmp_path / "new.txt").write_text("new")
-    after = documents(text(str(tmp_path), ["*.txt"], 0.25, 0.25))
+    after = documents(text(str(tmp_path), ["*.txt"], "utf-8", False, 0.25, 0.25))
     assert all(set(before[split]) <= set(after[split]) for split in before)
 
 
 def test_a_single_file_is_cut_at_two_places(tmp_path):
-    content = os.urandom(1023)
+    content = np.random.default_rng(0).integers(1, 128, 1023).astype(np.uint8).tobytes()
     (tmp_path / "book").write_bytes(content)
-    splits = text(str(tmp_path / "book"), [], 0.25, 0.25).splits
+    splits = text(str(tmp_path / "book"), [], "utf-8", False, 0.25, 0.25).splits
     assert [len(split.tokens) for split in splits.values()] == [512, 256, 256]
     assert all_tokens(splits["test"].tokens).tolist() == [*content[768:], 256]
+
+
+def read(root: Path, encoding: str = "utf-8", skip: bool = False) -> Corpus:
+    return text(str(root), ["*.txt"], encoding, skip, 0.0, 0.0)
+
+
+def test_texts_are_decoded_and_found_whatever_the_case_of_their_names(tmp_path):
+    words = "naïve café\r\n漢字 😀\n"
+    for number, encoding in enumerate(("utf-8", "utf-8-sig", "utf-16", "utf-32")):
+        (tmp_path / f"{number}.TXT").write_bytes(words.encode(encoding))
+    (tmp_path / "4.txt").write_bytes(codecs.BOM_UTF16_BE + words.encode("utf-16-be"))
+    (tmp_path / "5.Txt.GZ").write_bytes(gzip.compress(words.encode()))
+    corpus = read(tmp_path)
+    assert documents(corpus)["train"] == [words.encode()] * 6
+    assert corpus.skipped == []
+    (tmp_path / "4.txt").write_bytes("naïve".encode("cp1252"))
+    assert documents(read(tmp_path, "cp1252"))["train"][4] == "naïve".encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"one\ntwo\ncaf\xe9\nfour", "line 3: .*utf-8"),
+        (b"one\nt\0wo", "line 2: .*NUL"),
+        ("one\ntwo".encode("utf-16-le"), "line 1: .*NUL"),  # without its mark
+        (b"\xff\xfea", "line 1"),  # half a character of UTF-16
+    ],
+)
+def test_files_that_are_no_text_are_told_or_skipped(tmp_path, content, words):
+    (tmp_path / "a.txt").write_bytes(b"good")
+    (tmp_path / "b.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=f"b.txt: {words}"):
+        read(tmp_path)
+    corpus = read(tmp_path, skip=True)
+    assert documents(corpus)["train"] == [b"good"]
+    assert [str(tmp_path / "b.txt") in one for one in corpus.skipped] == [True]
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(ValueError, match="no text"):
+        read(tmp_path, skip=True)
 
 
 def test_the_standard_library_is_source_code_and_always_the_same():
@@ -72,7 +112,7 @@ def test_sources_without_text_are_refused(tmp_path, monkeypatch, root, include):
     monkeypatch.chdir(tmp_path)
     Path("empty.txt").touch()
     with pytest.raises(ValueError, match="text"):
-        text(root, include, 0.1, 0.1)
+        text(root, include, "utf-8", False, 0.1, 0.1)
 
 
 def write(root: Path, vocab_size: int = 1000) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers.pre_tokenizers import ByteLevel
 
 import prepare
 from {{cookiecutter.package_name}} import utils
@@ -87,6 +88,36 @@ def test_a_tokenizer_of_ones_own_and_more_tokens_than_16_bits_hold(lines, tmp_pa
     meta = make(lines, tmp_path / "out", tokenizer=tmp_path / "large.json")
     assert meta["dtype"] == "uint32"
     assert documents(tmp_path / "out") == documents(tmp_path / "first")
+
+
+def test_a_source_can_be_mended_or_its_bad_records_skipped(tmp_path, capsys):
+    source = tmp_path / "my.jsonl"
+    bad = "".join(json.dumps({"text": None if i == 70 else text}) + "\n" for i, text in enumerate(TEXTS))
+    source.write_text(bad)
+    with pytest.raises(UsageError, match="line 71"):
+        make(source, tmp_path / "out")
+    skipped = make(source, tmp_path / "skipped", on_error="skip")["skipped"]
+    assert ["line 71" in one for one in skipped] == [True]
+    assert "skipped: 1 record" in capsys.readouterr().out
+    assert everything(documents(tmp_path / "skipped")) == sorted(TEXTS[:70] + TEXTS[71:])
+    source.write_text(bad.replace("null", '"mended"'))
+    assert make(source, tmp_path / "out")["skipped"] == []
+    assert "mended" in everything(documents(tmp_path / "out"))
+
+
+def test_training_on_text_without_spaces_cuts_its_words(tmp_path):
+    """Time is the square of a word's length otherwise: a minute for this text."""
+    bases = "".join(np.random.default_rng(0).choice([*"ACGT"], 500_000))
+    text = "one two  " + bases + "é" * 999 + "漢字😀" * 99 + " " * 999 + "\n" * 99 + "\t" * 99
+    (tmp_path / "my.txt").write_text(text)
+    make(tmp_path / "my.txt", tmp_path / "out", tokenizer="train", val_fraction=0.0, test_fraction=0.0)
+    codec = Codec(tmp_path / "out" / "tokenizer.json")
+    assert codec.vocab_size == 4096
+    assert codec.decode(np.fromfile(tmp_path / "out" / "train-00000.bin", "<u2")) == text
+    cut = codec.tokenizer.pre_tokenizer.pre_tokenize_str
+    assert max(len(piece) for piece, _ in cut(text)) == 256
+    usual = "The usual words aren't cut,\n  not even 12345 or über.\t"
+    assert cut(usual) == ByteLevel(add_prefix_space=False).pre_tokenize_str(usual)
 
 
 def test_a_finished_folder_is_left_alone(lines, tmp_path, monkeypatch, capsys):
