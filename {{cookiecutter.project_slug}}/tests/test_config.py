@@ -200,6 +200,8 @@ BAD = {
     "data.val_fraction": "1",
     "data.test_fraction": "-0.1",
     "data.split_seed": "-1",
+    "data.encoding": "utf-9",
+    "data.on_error": "ignore",
     "data.num_classes": "-1",
     "data.img_size": "-1",
     "data.in_chans": "2",

@@ -46,6 +46,11 @@ def test_leftovers_of_other_programs_are_no_images(tmp_path):
         assert (train.class_names, len(train.targets)) == (["cat", "dog"], 20)
         reds = [train.image(index, "RGB").getchannel("R").getpixel((0, 0)) for index in range(20)]
         assert reds == train.targets.tolist()
+    (root / "notes.txt").touch()
+    data = folder(root)
+    assert data.passed_over == 5
+    assert data.notes[0] == "classes: cat, dog"
+    assert "left out: 5 files" in data.notes[1]
 
 
 def test_classes_with_numbers_are_in_natural_order(tmp_path):

@@ -1,6 +1,7 @@
 """Files of text: found by the endings of their names, decompressed, decoded, and refused where they hold no text."""
 
 import codecs
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -93,3 +94,8 @@ def fault(text: str, encoding: str) -> str:
     if wrong is None:
         return ""
     return "it has a NUL character" if wrong[0] == "\0" else f"it is not in {encoding}; encoding= names another"
+
+
+def printable(path: Path | str) -> str:
+    """Returns a path with escapes in the place of bytes that are no text."""
+    return os.fsencode(path).decode(errors="backslashreplace")

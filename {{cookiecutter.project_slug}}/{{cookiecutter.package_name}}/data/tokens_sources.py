@@ -27,7 +27,7 @@ import numpy as np
 from ..config.errors import first_line
 from . import prepared
 from .prepared import AGAIN, META
-from .tokens_files import read_text, text_files
+from .tokens_files import printable, read_text, text_files
 
 EOT = 256
 VOCAB_SIZE = 257
@@ -140,7 +140,7 @@ def text(
         try:
             documents[file.relative_to(root).as_posix()] = "".join(read_text(file, encoding)).encode()
         except Exception as error:  # each compression has a class of its own
-            skipped.append(f"{file}: {first_line(error)}")
+            skipped.append(f"{printable(file)}: {first_line(error)}")
             if not skip:
                 raise ValueError(f"{skipped[0]}; on_error=skip leaves the file out") from error
     if not any(documents.values()):

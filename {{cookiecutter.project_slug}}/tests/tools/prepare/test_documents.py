@@ -4,6 +4,8 @@ import bz2
 import gzip
 import json
 import lzma
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,18 @@ def test_zstandard(tmp_path: Path) -> None:
     zstandard = pytest.importorskip("zstandard")
     (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(jsonl(TEXTS)))
     assert read(tmp_path / "a.jsonl.zst", tmp_path / "cache") == TEXTS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_of_files_that_are_no_text(tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"caf\xe9 ::*")
+    root.mkdir()
+    (root / "~ [a].TXT").write_text("a")
+    (root / os.fsdecode(b"\xe9.txt")).write_bytes(b"\xe9")
+    options = OPTIONS | {"source": str(root), "on_error": "skip"}
+    found, errors = load_documents(local_files(str(root), INCLUDE), options, tmp_path / "cache", None)
+    assert list(found["text"]) == ["a", None]
+    assert [r"caf\xe9 ::*/\xe9.txt: line 1" in one for one in errors] == [True]
 
 
 def test_an_encoding_by_its_name(tmp_path: Path) -> None:

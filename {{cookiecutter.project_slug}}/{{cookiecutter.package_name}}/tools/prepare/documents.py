@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...data.tokens_files import COMPRESSED, fault, opened, read_text, text_files
+from ...data.tokens_files import COMPRESSED, fault, opened, printable, read_text, text_files
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -93,12 +93,14 @@ def read_documents(
     """
     for path, *_ in files:
         for place, text in _places(path, text_key, separator, encoding):
-            if isinstance(text, str) and not (wrong := fault(text, encoding)):
+            if isinstance(text, Exception):
+                wrong = root_cause(text)
+            elif not isinstance(text, str):
+                wrong = f"{'null' if text is None else type(text).__name__} in {text_key}; text_key= names another"
+            elif not (wrong := fault(text, encoding)):
                 yield {"text": text, "error": None}
                 continue
-            if not isinstance(text, str):
-                wrong = str(text) if isinstance(text, Exception) else f"no text in {text_key}; text_key= names another"
-            error = ": ".join(filter(None, (path, place, " ".join(wrong.split()))))
+            error = ": ".join(filter(None, (printable(path), place, wrong)))
             if not skip:
                 raise ValueError(f"{error}; on_error=skip leaves it out")
             yield {"text": None, "error": error}
@@ -152,9 +154,12 @@ def _records(file: IO[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _value(record: Any, key: str) -> Any:
-    if isinstance(record, dict) and key not in record:
-        return ValueError(f"no text in {key}; text_key= names one of {', '.join(record)}")
-    return record[key] if isinstance(record, dict) else record if isinstance(record, Exception) else None
+    if isinstance(record, Exception):
+        return record
+    if not isinstance(record, dict) or key not in record:
+        known = f"; text_key= names one of {', '.join(record)}" if isinstance(record, dict) else ""
+        return ValueError(f"no text in {key}{known}")
+    return record[key]
 
 
 def root_cause(error: BaseException) -> str:
