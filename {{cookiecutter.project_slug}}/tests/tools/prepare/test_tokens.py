@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
+from transformers import PreTrainedTokenizerFast
 
 import prepare
 from {{cookiecutter.package_name}} import utils
@@ -114,6 +115,8 @@ def test_training_on_text_without_spaces_cuts_its_words(tmp_path):
     codec = Codec(tmp_path / "out" / "tokenizer.json")
     assert codec.vocab_size == 4096
     assert codec.decode(np.fromfile(tmp_path / "out" / "train-00000.bin", "<u2")) == text
+    exported = PreTrainedTokenizerFast(tokenizer_object=codec.tokenizer)
+    assert exported(text, add_special_tokens=False)["input_ids"] == codec.encode(text)
     cut = codec.tokenizer.pre_tokenizer.pre_tokenize_str
     assert max(len(piece) for piece, _ in cut(text)) == 256
     usual = "The usual words aren't cut,\n  not even 12345 or über.\t"
