@@ -19,7 +19,7 @@ PACKAGE = ANSWERS["package_name"]
 FAMILIES = {
     ("vit",): [
         *("{package}/models/vit", "tests/models/vit", "configs/*/vit.yaml", "configs/*/vit_*.yaml", "docs/vit*"),
-        "predict.py",
+        *("{package}/models/classification", "tests/models/classification", "predict.py"),
     ],
     ("dit",): [
         *("{package}/models/dit", "tests/models/dit", "configs/*/dit.yaml", "configs/*/dit_*.yaml", "docs/dit*"),

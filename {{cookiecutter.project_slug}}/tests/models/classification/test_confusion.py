@@ -13,7 +13,7 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 
 import evaluate
 from {{cookiecutter.package_name}}.config import recompose
-from {{cookiecutter.package_name}}.models.vit import confusion
+from {{cookiecutter.package_name}}.models.classification import confusion
 from {{cookiecutter.package_name}}.runs import saved_checkpoint
 from {{cookiecutter.package_name}}.train import load_trained
 

@@ -1,4 +1,4 @@
-"""`python predict.py` with a ViT."""
+"""`python predict.py` with a classifier."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ import predict
 from {{cookiecutter.package_name}}.config import compose, plain
 from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.data.image_sources import MODES
-from {{cookiecutter.package_name}}.models.vit.module import ViTModule
+from {{cookiecutter.package_name}}.models.classification.module import Classifier
 from {{cookiecutter.package_name}}.train import build_module
 
 from .tiny import TINY
@@ -23,14 +23,14 @@ NAMES = [f"class {number}" for number in range(10)]
 COLOUR = ["data.in_chans=3", "data.mean=[0.5,0.4,0.3]", "data.std=[0.2,0.3,0.4]"]
 
 
-def save(run: Path, *argv: str, **state: object) -> tuple[Path, ViTModule]:
+def save(run: Path, *argv: str, **state: object) -> tuple[Path, Classifier]:
     """A run as far as predict.py looks at it, whose weights and average differ."""
     cfg = compose([*TINY.argv, *argv])
     module = build_module(cfg)
-    assert isinstance(module, ViTModule)
+    assert isinstance(module, Classifier)
     module.eval()
     for net in (module.model, module.eval_model):
-        torch.nn.init.normal_(net.get_parameter("head.weight"))
+        torch.nn.init.normal_(net.get_classifier().weight)
     (run / "checkpoints").mkdir(parents=True)
     saved = {"config": plain(cfg), "global_step": 0, "state_dict": module.state_dict(), **state}
     torch.save(saved, run / "checkpoints" / "last.ckpt")
@@ -38,7 +38,7 @@ def save(run: Path, *argv: str, **state: object) -> tuple[Path, ViTModule]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> tuple[Path, ViTModule]:
+def run(tmp_path: Path) -> tuple[Path, Classifier]:
     return save(tmp_path / "run", Images={"class_names": NAMES, "sizes": {}})
 
 
@@ -57,7 +57,7 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def by_hand(module: ViTModule, path: Path, mean: list[float], std: list[float]) -> np.ndarray:
+def by_hand(module: Classifier, path: Path, mean: list[float], std: list[float]) -> np.ndarray:
     """Probabilities of an image that needs no resizing."""
     with Image.open(path) as image:
         pixels = np.atleast_3d(np.asarray(image.convert(MODES[len(mean)]))) / 255
@@ -86,7 +86,7 @@ def test_probabilities_are_the_softmax_of_the_model(tmp_path: Path, images: Path
     assert "10 of 11 image(s) predicted, 1 skipped" in shown.err
 
 
-def test_json_lines_in_a_file(run: tuple[Path, ViTModule], images: Path, tmp_path: Path, capsys: Out) -> None:
+def test_json_lines_in_a_file(run: tuple[Path, Classifier], images: Path, tmp_path: Path, capsys: Out) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text("old")
     predict.main([f"checkpoint={run[0]}", f"images={images}", f"out={out}", "top=99"])
@@ -130,7 +130,7 @@ def test_the_precision_of_the_run(tmp_path: Path, images: Path, precision: str, 
     ],
 )
 def test_refusals(
-    run: tuple[Path, ViTModule], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+    run: tuple[Path, Classifier], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
     folder = tmp_path / "here"
     for name in ("empty", "empty.csv"):

@@ -23,8 +23,8 @@ from ...config.errors import first_line, require
 from ...data.image_sources import HIDDEN, MODES, UNREADABLE, convert
 from ...data.transforms import Transform, image_transforms
 from ...utils import cpu_count, leave_signals, replace
+from .. import get_family
 from ..trained import class_names, find_device, set_precision, trained_model
-from .model import build
 
 OPTIONS = {
     "images": ("", "an image, or a folder: the images in it and in its subfolders, without hidden ones"),
@@ -75,7 +75,7 @@ def predict(
     workers = min(data["workers"], cpu_count(), (len(paths) - 1) // batch_size)
     loader = DataLoader(samples, batch_size, num_workers=workers, collate_fn=_collate, worker_init_fn=leave_signals)
     names = class_names(checkpoint, cfg.model.num_classes)
-    model = trained_model(build, cfg, checkpoint).to(find_device(device))
+    model = trained_model(get_family(cfg.task.name).build_model, cfg, checkpoint).to(find_device(device))
 
     def write(stream: TextIO) -> None:
         done, bar = 0, progress("images")

@@ -1,9 +1,10 @@
-"""Image classification."""
+"""Image classification, for every family of classifiers."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from .confusion import MAX_CLASSES, BalancedAccuracy
 from .confusion import write as write_confusion
 
 
-class ViTModule(BaseModule):
+class Classifier(BaseModule):
     """An image classifier, trained with the cross entropy.
 
     Targets are class indices (B,) or, after Mixup or CutMix, class probabilities (B, K). Validation and test log the
@@ -69,9 +70,15 @@ class ViTModule(BaseModule):
         return write_confusion(self.balanced_acc.matrix, class_names, folder / f"confusion_{split}")
 
 
-def build(model: nn.Module, cfg: DictConfig, **base: Any) -> ViTModule:
+def build(model: nn.Module, cfg: DictConfig, **base: Any) -> Classifier:
     """Returns the LightningModule for a config."""
-    return ViTModule(model, num_classes=cfg.model.num_classes, label_smoothing=cfg.task.label_smoothing, **base)
+    return Classifier(model, num_classes=cfg.model.num_classes, label_smoothing=cfg.task.label_smoothing, **base)
+
+
+def example_batch(cfg: DictConfig, samples: int) -> tuple[Tensor, Tensor]:
+    """Returns random images (B, C, H, W) and classes (B,)."""
+    images = torch.randn(samples, cfg.model.in_chans, cfg.model.img_size, cfg.model.img_size)
+    return images, torch.randint(cfg.model.num_classes, (samples,))
 
 
 def _accuracy(num_classes: int, top_k: int) -> MulticlassAccuracy:

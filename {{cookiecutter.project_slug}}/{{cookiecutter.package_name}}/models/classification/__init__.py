@@ -1,0 +1,1 @@
+"""What the families of image classifiers share: LightningModule, timm's models, predict.py."""
