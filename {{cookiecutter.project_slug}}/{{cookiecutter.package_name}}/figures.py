@@ -161,7 +161,7 @@ class Cloud:
         y: (N,), likewise.
         channel: (N,), from 0 to 1 over the channels.
         pointwise: whether y is a function of x alone.
-        alpha: of a norm that has one.
+        alpha: of a norm that has one, the mean of its channels.
         saturated: share of the inputs with |alpha x + shift| > 2, where there is an alpha.
     """
 

@@ -41,8 +41,8 @@ dyt_and_derf = pytest.mark.parametrize("name", ["dyt", "derf"])
 each_affine = pytest.mark.parametrize("affine", AFFINE.values(), ids=AFFINE)
 
 
-def formula(name: str, x: Tensor, alpha: Tensor, **rest: Tensor) -> Tensor:
-    f = EXACT[name](alpha * x + rest.get("shift", 0))
+def formula(name: str, x: Tensor, alpha: Tensor | None = None, **rest: Tensor) -> Tensor:
+    f = EXACT[name]((1 if alpha is None else alpha) * x + rest.get("shift", 0))
     return rest.get("weight", 1) * f + rest.get("bias", 0)
 
 
@@ -87,6 +87,37 @@ def assert_equals_formula(name: str, tensors: dict[str, Tensor], **tolerance: An
 def test_values_and_gradients(name, affine, dtype, std):
     accuracy = 20 * torch.finfo(dtype).eps
     assert_equals_formula(name, arguments(name, affine, dtype, std=std), rtol=accuracy, atol=accuracy * max(1, std))
+
+
+def with_alpha_per(alpha_per: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Gives each channel an alpha of its own, or leaves alpha out."""
+    alpha = torch.linspace(-0.5, 1.5, tensors["x"].shape[-1]).to(tensors["alpha"].dtype).requires_grad_()
+    changed = {key: alpha if key == "alpha" else one for key, one in tensors.items()}
+    return changed if alpha_per == "channel" else {key: one for key, one in changed.items() if key != "alpha"}
+
+
+def called(name: str, alpha: Tensor | None = None, **rest: Tensor) -> Tensor:
+    return FUNCTIONS[name](alpha=alpha, **rest)
+
+
+@each_function
+@pytest.mark.parametrize("alpha_per", ["channel", "none"])
+def test_an_alpha_for_each_channel_or_none(name, alpha_per):
+    for dtype in torch.float64, torch.float32:
+        tensors = with_alpha_per(alpha_per, arguments(name, dtype=dtype))
+        found, accuracy = output_and_gradients(partial(called, name), tensors), 40 * torch.finfo(dtype).eps
+        for key, value in exact(name, tensors).items():
+            torch.testing.assert_close(found[key].double(), value, rtol=accuracy, atol=accuracy)
+    torch.compiler.reset()  # partials share a forward, which has a limit of compilations
+    compiled = torch.compile(partial(called, name), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(output_and_gradients(compiled, tensors), found)
+    small = with_alpha_per(alpha_per, arguments(name, shape=(2, 2, 3)))
+
+    def function(*values: Tensor) -> Tensor:
+        return called(name, **dict(zip(small, values, strict=True)))
+
+    assert gradcheck(function, tuple(small.values()), check_batched_grad=True)
+    assert gradgradcheck(function, tuple(small.values()))
 
 
 @dyt_and_derf
@@ -161,8 +192,10 @@ def test_differentiable_twice(name, affine):
 @each_function
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_backward_keeps_the_input_and_nothing_else_of_its_size(name, dtype, autocast):
+@pytest.mark.parametrize("alpha_per", ["layer", "channel", "none"])
+def test_backward_keeps_the_input_and_nothing_else_of_its_size(name, dtype, autocast, alpha_per):
     tensors = arguments(name, dtype=torch.float32, shape=(64, 128))
+    tensors = tensors if alpha_per == "layer" else with_alpha_per(alpha_per, tensors)
     tensors["x"] = x = tensors["x"].detach().to(dtype).requires_grad_()
     saved: list[Tensor] = []
 
@@ -171,10 +204,10 @@ def test_backward_keeps_the_input_and_nothing_else_of_its_size(name, dtype, auto
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), torch.autocast("cpu", enabled=autocast):
-        y = FUNCTIONS[name](**tensors)
+        y = called(name, **tensors)
     assert y.dtype == dtype
     assert [one.data_ptr() for one in saved if one.numel() == x.numel()] == [x.data_ptr()]
-    assert sum(one.nbytes for one in saved) <= x.nbytes + 4 * (128 + 128 + 1 + 1)
+    assert sum(one.nbytes for one in saved) <= x.nbytes + 4 * (128 + 128 + 128 + 1)
 
 
 @each_function
@@ -241,4 +274,9 @@ def test_importing_the_norms_imports_no_triton():
 
 
 def test_auto_takes_triton_where_it_runs(kernels):
+    """For one alpha alone, which is all that the kernels know."""
     assert torch.equal(dyt(torch.zeros(3), torch.ones(1)), torch.full((3,), 7.0))
+    for alpha in torch.ones(3), None:
+        assert torch.equal(dyt(torch.zeros(3), alpha), torch.zeros(3))
+        with pytest.raises(ValueError, match="one alpha"):
+            dyt(torch.zeros(3), alpha, kernel="triton")

@@ -55,6 +55,21 @@ def test_dyisru_is_its_formula():
         torch.testing.assert_close(norm(x), (DIM**0.5 * x / (beta + x**2).sqrt()), rtol=1e-6, atol=1e-6)
 
 
+@each_pointwise
+def test_alpha_for_each_channel_and_none_at_all(name):
+    x = tokens(4, DIM)
+    one, each, none = (build(name, alpha_per=per) for per in ("layer", "channel", "none"))
+    assert each.alpha.shape == (DIM,)
+    assert torch.equal(each.alpha, one.alpha.expand(DIM))
+    torch.testing.assert_close(each(x), one(x))
+    assert "alpha" not in dict(none.named_parameters())
+    nn.init.ones_(one.alpha)
+    torch.testing.assert_close(none(x), one(x))
+    assert torch.equal(each.to(torch.bfloat16).alpha, torch.full((DIM,), each.scalars["alpha"]))
+    with pytest.raises(ValueError, match="alpha_per"):
+        build(name, alpha_per="head")
+
+
 class Cube(PointwiseNorm):
     steepness: nn.Parameter
 

@@ -15,6 +15,7 @@ from ..figures import CLOUDS, Cloud, draw, fit_tanh, save_clouds
 from ..loggers import log_image, read_metrics
 from ..models.base import BaseModule
 from ..norms import PointwiseNorm
+from ..norms.maps import channels_last
 from .norm_monitor import NormMonitor, forward_with_hooks, labels, log, next_batch, saturated
 
 POINTS = 2**13  # of a cloud, at most
@@ -23,6 +24,7 @@ POINTS = 2**13  # of a cloud, at most
 CHARTS = {
     "alpha": {
         "alpha of every layer": ["alpha/.*"],
+        "smallest and largest alpha of every layer's channels": ["alpha_min/.*", "alpha_max/.*"],
         "shift of every layer": ["shift/.*"],
         "1/std of every norm's input": ["inverse_std/.*"],
         "correlation of alpha with 1/std over the layers": ["alpha_vs_inverse_std/correlation"],
@@ -152,7 +154,8 @@ def _cloud(norm: nn.Module, x: Tensor) -> Cloud | None:
         if name.rpartition(".")[2] in ("weight", "bias")
     }
     with torch.autocast(x.device.type, enabled=False):
-        y = torch.func.functional_call(norm, plain, (x,)).float()
+        y = channels_last(norm, torch.func.functional_call(norm, plain, (x,)).float())
+    x = channels_last(norm, x)
     if x.numel() == 0 or not (x.isfinite() & y.isfinite()).all():
         return None
     flat, size = torch.stack([x.flatten(), y.flatten()]), x.numel()
@@ -167,7 +170,7 @@ def _cloud(norm: nn.Module, x: Tensor) -> Cloud | None:
         y=points_y[order],
         channel=(index[order] % x.shape[-1]) / x.shape[-1],
         pointwise=isinstance(norm, PointwiseNorm),
-        alpha=None if alpha is None else float(alpha),
+        alpha=None if alpha is None else float(alpha.mean()),
         saturated=None if beyond is None else float(beyond.float().mean()),
     )
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..distributed import full_tensor
 from ..models.base import BaseModule
 from ..norms import PointwiseNorm, is_norm
+from ..norms.maps import channels_last
 from ..utils import evaluating
 from .norm_warnings import NormWarnings, of_layers
 
@@ -29,8 +30,9 @@ Hook = Callable[[nn.Module, Tensor, Any], None]  # called with a module, its fir
 class NormMonitor(L.Callback):
     """Logs the following every `every_n_steps` optimiser steps and at the end of training, over all ranks' samples.
 
-    - `alpha/<layer>`, `shift/<layer>`: the learned scalars of point-wise norms
-    - `alpha_grad/<layer>`: the size of alpha's gradient at that step
+    - `alpha/<layer>`, `shift/<layer>`: the learned scalars of point-wise norms; of an alpha for each channel the mean,
+      with `alpha_min/<layer>` and `alpha_max/<layer>`
+    - `alpha_grad/<layer>`: the size of alpha's gradient at that step, over all channels
     - `input_std/<layer>`, `inverse_std/<layer>`: the std of the norm's input, and 1/std. Where norms stand at the start
       of residual branches this is the residual stream by depth.
     - `output_std/<block>`: the std of the last block's output, unless a norm has it as its input
@@ -158,7 +160,7 @@ def input_sums(model: nn.Module, inputs: Sequence[Any]) -> dict[str, Tensor]:
 
 
 def _sums(module: nn.Module, x: Tensor) -> Tensor:
-    x = x.float()
+    x = channels_last(module, x).float()
     wide = torch.float32 if x.device.type == "mps" else torch.float64
     beyond = saturated(module, x)
     count = torch.tensor([x.numel(), math.nan], dtype=wide, device=x.device)
@@ -167,7 +169,7 @@ def _sums(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def saturated(norm: nn.Module, x: Tensor) -> Tensor | None:
-    """Returns which elements of `x` the norm saturates on; None for a norm without alpha."""
+    """Returns which elements of `x` (..., C) the norm saturates on; None for a norm without alpha."""
     alpha, shift = getattr(norm, "alpha", None), getattr(norm, "shift", None)
     if alpha is None:
         return None
@@ -192,13 +194,21 @@ def input_values(layers: Sequence[str], sums: Mapping[str, Sequence[float]]) -> 
 
 def scalar_values(model: nn.Module, layers: Sequence[str]) -> dict[str, float]:
     """Returns the scalars of all point-wise norms by tag, as in `alpha/<layer>`; copied from the device at once."""
-    return _numbers({tag: scalar.detach() for tag, scalar in _scalars(model, layers)})
+    values: dict[str, Tensor] = {}
+    for tag, scalar in _scalars(model, layers):
+        numbers = full_tensor(scalar.detach())
+        values[tag] = numbers.mean()
+        if numbers.numel() > 1:
+            ends = zip(("_min/", "_max/"), numbers.aminmax(), strict=True)
+            values |= {tag.replace("/", end, 1): value for end, value in ends}
+    return _numbers(values)
 
 
 def gradient_values(model: nn.Module, layers: Sequence[str]) -> dict[str, float]:
     """Returns the size of every alpha's present gradient, as `alpha_grad/<layer>`."""
     alphas = ((tag, scalar.grad) for tag, scalar in _scalars(model, layers) if tag.startswith("alpha/"))
-    return _numbers({tag.replace("/", "_grad/", 1): grad.abs() for tag, grad in alphas if grad is not None})
+    grads = {tag.replace("/", "_grad/", 1): grad for tag, grad in alphas if grad is not None}
+    return _numbers({tag: full_tensor(grad).norm() for tag, grad in grads.items()})
 
 
 def _scalars(model: nn.Module, layers: Sequence[str]) -> Iterator[tuple[str, nn.Parameter]]:
@@ -208,15 +218,14 @@ def _scalars(model: nn.Module, layers: Sequence[str]) -> Iterator[tuple[str, nn.
             yield f"{name}/{label}", getattr(norm, name)
 
 
-def _numbers(scalars: Mapping[str, Tensor]) -> dict[str, float]:
-    if not scalars:
-        return {}
-    return dict(zip(scalars, torch.cat([full_tensor(scalar) for scalar in scalars.values()]).tolist(), strict=True))
+def _numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
+    return dict(zip(values, torch.stack([*values.values()]).tolist(), strict=True)) if values else {}
 
 
 def named_norms(model: nn.Module) -> list[str]:
-    """Returns the names of all layers of a registered norm, in the order of definition."""
-    return [name for name, module in model.named_modules() if is_norm(module)]
+    """Returns the names of all norms, in the order of definition; a BatchNorm inside a norm is none of its own."""
+    norms = [name for name, module in model.named_modules() if is_norm(module)]
+    return [name for name in norms if name.rpartition(".")[0] not in norms]
 
 
 def labels(layers: Sequence[str]) -> dict[str, str]:

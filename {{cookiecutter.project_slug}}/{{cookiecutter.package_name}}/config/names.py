@@ -1,7 +1,10 @@
 """Names that users of other projects type, and the arguments of Lightning's Trainer."""
 
 # Other names of options, in lower case and without signs between words.
-ALIASES = {"layernorm": "ln", "batchnorm": "bn", "rms": "rmsnorm", "dynamictanh": "dyt", "dynamicerf": "derf"}
+ALIASES = {
+    **{"layernorm": "ln", "batchnorm": "bn", "groupnorm": "gn", "rms": "rmsnorm"},
+    **{"dynamictanh": "dyt", "dynamicerf": "derf"},
+}
 HINTS = {  # keys of other projects whose names have nothing in common with ours
     "batch_size": "data.total_batch_size",
     "ckpt_path": "resume",

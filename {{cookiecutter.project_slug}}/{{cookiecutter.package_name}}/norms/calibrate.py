@@ -20,7 +20,7 @@ def calibrate_(norm: PointwiseNorm, x: Tensor, y: Tensor) -> float:
 
     For given scalars (alpha, and Derf's shift) weight and bias are a linear regression in every channel, so only the
     scalars are searched for (variable projection, Golub and Pereyra 1973). Without a bias the regression goes through
-    the origin.
+    the origin. An alpha for each channel is one number over the std of the channel, and that number is searched for.
 
     Args:
         x, y: (N, dim), the input and the output of the other norm.
@@ -43,16 +43,17 @@ def calibrate_(norm: PointwiseNorm, x: Tensor, y: Tensor) -> float:
 
     def fit(point: list[float]) -> tuple[Tensor, Tensor, float]:
         for name, value in zip(names, point, strict=True):
-            getattr(bare, name).fill_(math.exp(value) if name == "alpha" else value)
+            getattr(bare, name).copy_(math.exp(value) / scale if name == "alpha" else torch.tensor(value))
         return _regression(bare.forward(x), y, norm.weight is not None, norm.bias is not None)
 
-    scale = max(x.std(correction=0).item(), 1e-3 * x.square().mean().sqrt().item(), 1e-12)
+    over, least = (x, 0.1) if norm.alpha_per == "channel" else (x.flatten(), 1e-3)  # a channel may be constant
+    scale = torch.maximum(over.std(0, correction=0), least * x.square().mean().sqrt()).clamp(min=1e-12)
     start = [norm.scalars[name] for name in names if name != "alpha"]
     starts = [start]
     bounds: list[tuple[float | None, float | None]] = [(None, None)] * len(start)
     if "alpha" in names:
         steepness = torch.logspace(math.log10(FLATTEST), math.log10(STEEPEST), 13, dtype=torch.float64)
-        starts = [[math.log(one / scale), *start] for one in steepness.tolist()]
+        starts = [[math.log(one), *start] for one in steepness.tolist()]
         bounds = [(starts[0][0], None), *bounds]
     point = min(starts, key=lambda one: fit(one)[2])
     if point:

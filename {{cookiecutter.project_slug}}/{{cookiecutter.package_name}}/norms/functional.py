@@ -23,7 +23,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton then runs its 
 
 
 def dyt(
-    x: Tensor, alpha: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, kernel: str = "auto"
+    x: Tensor, alpha: Tensor | None, weight: Tensor | None = None, bias: Tensor | None = None, kernel: str = "auto"
 ) -> Tensor:
     """Returns weight * tanh(alpha * x) + bias (Zhu et al. 2025, arXiv 2503.10622), with the shape and dtype of x.
 
@@ -31,10 +31,10 @@ def dyt(
 
     Args:
         x: (..., dim), of any floating dtype.
-        alpha: (1,).
+        alpha: (1,), (dim,) for one in each channel, or None, which leaves it out.
         weight, bias: (dim,).
-        kernel: "triton", "plain" (torch's operators), or "auto": Triton where it can run. torch.compile,
-            torch.export and torch.func always see the formula.
+        kernel: "triton" (for an alpha of shape (1,)), "plain" (torch's operators), or "auto": Triton where it can run.
+            torch.compile, torch.export and torch.func always see the formula.
 
     Raises:
         ValueError: another shape or dtype, no such kernel, or "triton" where it cannot run.
@@ -44,7 +44,7 @@ def dyt(
 
 def derf(
     x: Tensor,
-    alpha: Tensor,
+    alpha: Tensor | None,
     shift: Tensor,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
@@ -60,7 +60,7 @@ def derf(
 def pointwise(
     curve: str,
     x: Tensor,
-    alpha: Tensor,
+    alpha: Tensor | None,
     shift: Tensor | None = None,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
@@ -124,8 +124,10 @@ def known_kernel(kernel: str) -> str:
     return kernel
 
 
-def triton_obstacle(x: Tensor) -> str | None:
-    """Returns why the Triton kernels cannot take `x`, or None if they can."""
+def triton_obstacle(x: Tensor, alpha: Tensor | None) -> str | None:
+    """Returns why the Triton kernels cannot take `x` and `alpha`, or None if they can."""
+    if alpha is None or alpha.numel() != 1:
+        return "the kernels take one alpha for all channels"
     if not (x.is_cuda or INTERPRETED):
         return f"the kernels take tensors on an NVIDIA GPU, not on {x.device.type}"
     if x.dtype not in DTYPES:
@@ -138,7 +140,7 @@ def triton_obstacle(x: Tensor) -> str | None:
 def _pointwise(
     curve: str,
     x: Tensor,
-    alpha: Tensor,
+    alpha: Tensor | None,
     shift: Tensor | None,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -146,27 +148,29 @@ def _pointwise(
 ) -> Tensor:
     if not x.is_floating_point() or x.ndim == 0:
         raise ValueError(f"x must be floating point of shape (..., dim), not {x.dtype} of {tuple(x.shape)}")
-    for name, tensor, shape in (
-        ("alpha", alpha, (1,)),
-        ("shift", shift, (1,)),
-        ("weight", weight, x.shape[-1:]),
-        ("bias", bias, x.shape[-1:]),
+    one, dim = (1,), tuple(x.shape[-1:])
+    for name, tensor, shapes in (
+        ("alpha", alpha, (one, dim)),
+        ("shift", shift, (one,)),
+        ("weight", weight, (dim,)),
+        ("bias", bias, (dim,)),
     ):
-        if tensor is not None and tensor.shape != shape:
-            raise ValueError(f"{name} must have shape {tuple(shape)}, not {tuple(tensor.shape)}")
+        if tensor is not None and tensor.shape not in shapes:
+            raise ValueError(f"{name} must have shape {' or '.join(map(str, shapes))}, not {tuple(tensor.shape)}")
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         y = CURVES[curve].formula(_inner(x, alpha, shift))
         y = y if weight is None else y * weight
         return (y if bias is None else y + bias).to(x.dtype)
-    if kernel == "triton" and (why := triton_obstacle(x)):
+    if kernel == "triton" and (why := triton_obstacle(x, alpha)):
         raise ValueError(f"kernel=triton cannot run here: {why}; take auto or plain")
-    triton = known_kernel(kernel) == "triton" or (kernel == "auto" and x.is_cuda and triton_obstacle(x) is None)
+    triton = known_kernel(kernel) == "triton" or (kernel == "auto" and x.is_cuda and triton_obstacle(x, alpha) is None)
     return _Pointwise.apply(curve, x, alpha, shift, weight, bias, triton)
 
 
-def _inner(x: Tensor, alpha: Tensor, shift: Tensor | None) -> Tensor:
+def _inner(x: Tensor, alpha: Tensor | None, shift: Tensor | None) -> Tensor:
     """Returns alpha * x + shift, at least in fp32 and in memory of its own."""
-    u = x * alpha.to(torch.promote_types(x.dtype, torch.float32))
+    wide = torch.promote_types(x.dtype, torch.float32)
+    u = x.to(wide, copy=True) if alpha is None else x * alpha.to(wide)
     return u if shift is None else u.add_(shift)
 
 
@@ -178,7 +182,7 @@ class _Pointwise(torch.autograd.Function):
         ctx: Any,
         curve: str,
         x: Tensor,
-        alpha: Tensor,
+        alpha: Tensor | None,
         shift: Tensor | None,
         weight: Tensor | None,
         bias: Tensor | None,
@@ -209,7 +213,9 @@ class _Pointwise(torch.autograd.Function):
         dbias = None if bias is None else _sum_to(bias, dy)
         du = du if weight is None else du.mul_(weight)  # in place: fresh memory costs more than the arithmetic
         dshift = None if shift is None else _sum_to(shift, du)
-        return None, (du * alpha).to(x.dtype), _sum_to(alpha, du * x), dshift, dweight, dbias, None
+        dalpha = None if alpha is None else _sum_to(alpha, du * x)
+        dx = du if alpha is None else du * alpha
+        return None, dx.to(x.dtype), dalpha, dshift, dweight, dbias, None
 
 
 def _sum_to(parameter: Tensor, gradient: Tensor) -> Tensor:

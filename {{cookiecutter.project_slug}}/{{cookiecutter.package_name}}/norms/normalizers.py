@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .maps import BatchNorm2d
 from .precision import keep_fp32
 from .registry import register
 
@@ -71,6 +72,7 @@ class TokenBatchNorm(nn.Module):
     """
 
     normalizes = True
+    over_maps = BatchNorm2d
 
     def __init__(
         self,

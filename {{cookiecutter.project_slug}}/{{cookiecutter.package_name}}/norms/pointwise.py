@@ -10,13 +10,15 @@ from .functional import derf, dyt, known_kernel, pointwise
 from .precision import keep_fp32
 from .registry import SITES, register
 
+ALPHA_PER = ("layer", "channel", "none")
+
 
 class PointwiseNorm(nn.Module):
     """weight * curve(x) + bias over (..., dim), with a few learned scalars such as alpha in the curve.
 
     A subclass writes `curve`, or `forward` where one function does all of it. The scalars have shape (1,), since FSDP2
     refuses (), and are fp32 whatever `dtype` says, also after the module is cast to 16 bits: near 0.5 the steps of bf16
-    are 0.004, and an update of 1e-4 would be lost.
+    are 0.004, and an update of 1e-4 would be lost. alpha may be one of them in every channel, (dim,).
 
     Args:
         site: what the norm stands before, one of SITES; here it changes nothing.
@@ -24,6 +26,7 @@ class PointwiseNorm(nn.Module):
         bias: without it `affine` is the weight alone.
         eps: taken because models pass it to any norm; it changes nothing.
         weight0: start of the weight.
+        alpha_per: "layer", "channel", or "none" for no alpha: its place in the curve is then empty, as if it were 1.
         scalars: start of each scalar, by name.
     """
 
@@ -41,12 +44,19 @@ class PointwiseNorm(nn.Module):
         dtype: torch.dtype | None = None,
         eps: float | None = None,
         weight0: float = 1.0,
+        alpha_per: str = "layer",
         **scalars: float,
     ) -> None:
         super().__init__()
-        self.dim, self.weight0, self.scalars = dim, weight0, scalars
+        if alpha_per not in ALPHA_PER:
+            raise ValueError(f"alpha_per is {' or '.join(ALPHA_PER)}, not {alpha_per}")
+        if alpha_per == "none":
+            scalars.pop("alpha", None)
+            self.register_parameter("alpha", None)
+        self.dim, self.weight0, self.alpha_per, self.scalars = dim, weight0, alpha_per, scalars
         for name in scalars:
-            self.register_parameter(name, nn.Parameter(torch.empty(1, device=device, dtype=torch.float32)))
+            size = dim if name == "alpha" and alpha_per == "channel" else 1
+            self.register_parameter(name, nn.Parameter(torch.empty(size, device=device, dtype=torch.float32)))
         for name, learned in ("weight", affine), ("bias", affine and bias):
             vector = nn.Parameter(torch.empty(dim, device=device, dtype=dtype)) if learned else None
             self.register_parameter(name, vector)
@@ -72,7 +82,8 @@ class PointwiseNorm(nn.Module):
 
     def extra_repr(self) -> str:
         starts = "".join(f", {name}0={start:g}" for name, start in {**self.scalars, "weight": self.weight0}.items())
-        return f"{self.dim}{starts}, affine={self.weight is not None}, bias={self.bias is not None}"
+        learned = f"affine={self.weight is not None}, bias={self.bias is not None}"
+        return f"{self.dim}{starts}, alpha_per={self.alpha_per}, {learned}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         return super()._apply(keep_fp32([getattr(self, name) for name in self.scalars], fn), recurse)
@@ -84,11 +95,12 @@ class CurveNorm(PointwiseNorm):
     Args:
         alpha0: start of alpha.
         alpha0_by_site: start of alpha at each of SITES; None there means alpha0.
+        alpha_per: "layer", "channel", or "none", which leaves alpha out.
         weight0: start of the weight. Twice it at half of alpha0 is the same slope at 0, with less saturation.
     """
 
     curve_name: str
-    alpha: nn.Parameter
+    alpha: nn.Parameter | None
 
     def __init__(
         self,
@@ -101,10 +113,11 @@ class CurveNorm(PointwiseNorm):
         eps: float | None = None,
         alpha0: float = 0.5,
         alpha0_by_site: Mapping[str, float | None] | None = None,
+        alpha_per: str = "layer",
         weight0: float = 1.0,
     ) -> None:
         alpha = _alpha0_at(site, alpha0, alpha0_by_site)
-        super().__init__(dim, site, affine, bias, device, dtype, eps, weight0, alpha=alpha)
+        super().__init__(dim, site, affine, bias, device, dtype, eps, weight0, alpha_per, alpha=alpha)
 
     def forward(self, x: Tensor) -> Tensor:
         return pointwise(self.curve_name, x, self.alpha, None, self.weight, self.bias)
@@ -124,11 +137,20 @@ class DyT(CurveNorm):
         site: str | None = None,
         alpha0: float = 0.5,
         alpha0_by_site: Mapping[str, float | None] | None = None,
+        alpha_per: str = "layer",
         weight0: float = 1.0,
         kernel: str = "auto",
         **common: Any,
     ) -> None:
-        super().__init__(dim, site, alpha0=alpha0, alpha0_by_site=alpha0_by_site, weight0=weight0, **common)
+        super().__init__(
+            dim,
+            site,
+            alpha0=alpha0,
+            alpha0_by_site=alpha0_by_site,
+            alpha_per=alpha_per,
+            weight0=weight0,
+            **common,
+        )
         self.kernel = known_kernel(kernel)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -141,10 +163,10 @@ class Derf(PointwiseNorm):
 
     Args:
         shift0: start of the shift.
-        alpha0, alpha0_by_site, weight0, kernel: as in DyT.
+        alpha0, alpha0_by_site, alpha_per, weight0, kernel: as in DyT.
     """
 
-    alpha: nn.Parameter
+    alpha: nn.Parameter | None
     shift: nn.Parameter
 
     def __init__(
@@ -158,12 +180,13 @@ class Derf(PointwiseNorm):
         eps: float | None = None,
         alpha0: float = 0.5,
         alpha0_by_site: Mapping[str, float | None] | None = None,
+        alpha_per: str = "layer",
         weight0: float = 1.0,
         shift0: float = 0.0,
         kernel: str = "auto",
     ) -> None:
         alpha = _alpha0_at(site, alpha0, alpha0_by_site)
-        super().__init__(dim, site, affine, bias, device, dtype, eps, weight0, alpha=alpha, shift=shift0)
+        super().__init__(dim, site, affine, bias, device, dtype, eps, weight0, alpha_per, alpha=alpha, shift=shift0)
         self.kernel = known_kernel(kernel)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -195,15 +218,16 @@ class DyISRU(ISRU):
         site: str | None = None,
         alpha0: float = 1.0,
         alpha0_by_site: Mapping[str, float | None] | None = None,
+        alpha_per: str = "layer",
         weight0: float = 1.0,
         **common: Any,
     ) -> None:
         alpha = _alpha0_at(site, alpha0, alpha0_by_site) * dim**-0.5
-        super().__init__(dim, site, alpha0=alpha, weight0=weight0, **common)
+        super().__init__(dim, site, alpha0=alpha, alpha_per=alpha_per, weight0=weight0, **common)
 
     def forward(self, x: Tensor) -> Tensor:
         scale = self.dim**0.5
-        weight = self.alpha.new_full((self.dim,), scale) if self.weight is None else self.weight * scale
+        weight = x.new_full((self.dim,), scale) if self.weight is None else self.weight * scale
         return pointwise(self.curve_name, x, self.alpha, None, weight, self.bias)
 
 

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from .maps import channels_first as over_maps
+
 SITES = ("attn", "ffn", "final")  # before attention, before the feed-forward network, after the last block
 COMMON = ("dim", "site", "affine", "bias", "device", "dtype", "eps")  # arguments of every norm
 
@@ -40,13 +42,16 @@ def register(name: str) -> Callable[[_Class], _Class]:
     return add
 
 
-def make_norm(*args: str | int, name: str | None = None, dim: int | None = None, **options: Any) -> nn.Module:
+def make_norm(
+    *args: str | int, name: str | None = None, dim: int | None = None, channels_first: bool = False, **options: Any
+) -> nn.Module:
     """Returns a norm over a last dimension of size `dim`: make_norm("dyt", 96), or make_norm(96, name="dyt").
 
     As a model's `norm_layer`, `functools.partial(make_norm, "dyt")` works wherever it is called as it is, and
     `functools.partial(make_norm, name="dyt")` also in timm, which passes on only the keywords of a partial.
 
     Args:
+        channels_first: the norm is over (B, dim, ...) instead.
         options: `site` (what the norm stands before, one of SITES; it may start differently there), `affine` (learn a
             weight and a bias), `bias` (False: the weight alone), `device`, `dtype`, `eps`, and the options of the
             class, which configs/norm/<name>.yaml lists.
@@ -69,7 +74,8 @@ def make_norm(*args: str | int, name: str | None = None, dim: int | None = None,
         raise ValueError(f"there is no norm {name}; choose from {', '.join(names())}")
     if unknown := options.keys() - {*COMMON, *options_of(name)}:
         raise TypeError(f"norm {name} takes no {', '.join(unknown)}; its options are {', '.join(options_of(name))}")
-    return _classes[name](dim=dim, **options)
+    cls = over_maps(_classes[name]) if channels_first else _classes[name]
+    return cls(dim=dim, **options)
 
 
 def names() -> list[str]:
@@ -84,8 +90,8 @@ def options_of(name: str) -> list[str]:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Returns whether `module` is of a registered class."""
-    return isinstance(module, tuple(_classes.values()))
+    """Returns whether `module` is of a registered class, or a BatchNorm of maps."""
+    return isinstance(module, (*_classes.values(), nn.BatchNorm2d, nn.SyncBatchNorm))
 
 
 def has_batch_norm(model: nn.Module) -> bool:

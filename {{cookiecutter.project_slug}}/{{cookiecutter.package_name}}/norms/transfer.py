@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from . import is_norm
 from .calibrate import calibrate_, rows
+from .maps import channels_last
 
-TORCH_NORMS = (nn.LayerNorm, nn.RMSNorm)
+TORCH_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.BatchNorm2d)
 
 Inputs = tuple[Any, ...]
 
@@ -87,13 +88,13 @@ def fit_norms_(model: nn.Module, old: nn.Module, norms: Sequence[str], inputs: I
     targets: dict[str, Tensor] = {}
 
     def keep(name: str, norm: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        targets.setdefault(name, rows(output))
+        targets.setdefault(name, rows(channels_last(model.get_submodule(name), output)))
         if len(targets) == len(norms):
             raise _AllSeen
 
     def fit(name: str, norm: Any, args: tuple[Tensor, ...]) -> None:
         if name in targets:
-            calibrate_(norm, rows(args[0]), targets.pop(name))
+            calibrate_(norm, rows(channels_last(norm, args[0])), targets.pop(name))
             if not targets:
                 raise _AllSeen
 
@@ -146,7 +147,9 @@ def _hooks(handles: Iterable[torch.utils.hooks.RemovableHandle]) -> Iterator[Non
 
 def _alike(norm: nn.Module, other: nn.Module) -> bool:
     """Returns whether one can take the other's weights: LayerNorms from elsewhere and ours are both torch's."""
-    return type(norm) is type(other) or any(isinstance(norm, cls) and isinstance(other, cls) for cls in TORCH_NORMS)
+    alphas = [getattr(one, "alpha_per", None) for one in (norm, other)]
+    same = type(norm) is type(other) and alphas[0] == alphas[1]
+    return same or any(isinstance(norm, cls) and isinstance(other, cls) for cls in TORCH_NORMS)
 
 
 def _in(name: str, layers: Sequence[str]) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...norms import make_norm
+from ...norms.registry import options_of
 from .model import Llama, build
 
 MODELING = Path(__file__).with_name("modeling_norm_llama.py")
@@ -75,6 +76,7 @@ def hf_config(model: Mapping[str, Any], norm: Mapping[str, Any], dtype: torch.dt
         "auto_map": {auto: f"{MODELING.stem}.{cls}" for auto, cls in classes.items()},
         "norm": name,
         "norm_eps": eps,
+        "alpha_per": norm.get("alpha_per", "layer"),
         "qk_norm": model["qk_norm"],
         "embed_scale": model["embed_scale"],
     }
@@ -128,8 +130,11 @@ def from_config(config: Mapping[str, Any]) -> Llama:
             raise ValueError(f"config.json has {key}={found}; expected {' or '.join(map(str, expected))}")
     sizes = {"tie_word_embeddings": False, **config, "num_key_value_heads": config.get("num_key_value_heads") or heads}
     name, eps = config.get("norm", "rmsnorm"), config.get("norm_eps", config.get("rms_norm_eps", 1e-6))
+    options = {"eps": eps} if name in ("bn", "ln", "rmsnorm") else {}
+    if "alpha_per" in options_of(name):
+        options["alpha_per"] = config.get("alpha_per", "layer")
     return build(
-        partial(make_norm, name, **({"eps": eps} if name in ("bn", "ln", "rmsnorm") else {})),
+        partial(make_norm, name, **options),
         **{ours: sizes[key] for key, ours in KEYS.items()},
         qk_norm=config.get("qk_norm", False),
         rope_base=float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),

@@ -15,12 +15,13 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
 
 class NormLlamaConfig(LlamaConfig):
-    """A LlamaConfig with the norm's name and eps, norms on queries and keys, and the scale of the embedding."""
+    """A LlamaConfig with the norm, norms on queries and keys, and the scale of the embedding."""
 
     model_type = "norm_llama"
 
     norm: str = "dyt"
     norm_eps: float = 1e-6
+    alpha_per: str = "layer"
     qk_norm: bool = False
     embed_scale: bool = False
 
@@ -35,7 +36,10 @@ class NormLlamaForCausalLM(LlamaForCausalLM):
         super().__init__(config)
 
         def norm(dim: int) -> nn.Module:
-            return NORMS[config.norm](dim, config.norm_eps)
+            made = NORMS[config.norm](dim, config.norm_eps)
+            if isinstance(made, Pointwise) and config.alpha_per != "layer":
+                made.alpha = nn.Parameter(torch.ones(dim)) if config.alpha_per == "channel" else None
+            return made
 
         for index, layer in enumerate(self.model.layers):
             layer.input_layernorm = norm(config.hidden_size)
@@ -56,12 +60,13 @@ class Pointwise(nn.Module):
     def __init__(self, dim: int, curve: Callable[[Tensor], Tensor], shift: bool, scale: float = 1.0) -> None:
         super().__init__()
         self.curve, self.scale = curve, scale
-        self.alpha = nn.Parameter(torch.ones(1))
+        self.alpha: nn.Parameter | None = nn.Parameter(torch.ones(1))
         self.shift = nn.Parameter(torch.zeros(1)) if shift else None
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        u = x.float() * self.alpha
+        u = x.float()
+        u = u if self.alpha is None else u * self.alpha
         u = u if self.shift is None else u + self.shift
         return (self.curve(u) * (self.weight * self.scale)).to(x.dtype)
 

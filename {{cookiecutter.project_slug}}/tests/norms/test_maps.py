@@ -1,0 +1,70 @@
+"""Norms over channels-first maps, and GroupNorm."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from {{cookiecutter.package_name}}.norms import is_norm, make_norm, names
+
+from .common import DIM, build, randomize_, tokens
+
+each_norm = pytest.mark.parametrize("name", names())
+
+
+def maps(*shape: int) -> torch.Tensor:
+    return tokens(2, *shape, DIM).movedim(-1, 1).contiguous()
+
+
+def over_maps(name: str, **options: Any) -> Any:
+    return randomize_(make_norm(name, DIM, channels_first=True, **options))
+
+
+@each_norm
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_it_is_the_norm_of_tokens_with_channels_first(name: str, layout: torch.memory_format) -> None:
+    norm, x = over_maps(name), maps(3, 5).to(memory_format=layout)
+    expected = randomize_(build(name))(x.movedim(1, -1)).movedim(-1, 1)
+    torch.testing.assert_close(norm(x), expected)
+    assert is_norm(norm)
+    assert norm.normalizes == build(name).normalizes
+    torch.compiler.reset()  # all classes share a forward, which has a limit of compilations
+    compiled = torch.compile(copy.deepcopy(norm), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), norm(x))
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name != "bn"])
+def test_pooled_maps_and_parameters_as_of_tokens(name: str) -> None:
+    """Names of parameters stay, so that the weights of timm's models fit."""
+    norm = over_maps(name)
+    assert norm.state_dict().keys() == build(name).state_dict().keys()
+    torch.testing.assert_close(norm(maps()), norm(maps()[..., None, None]).flatten(1))
+
+
+def test_bn_is_torchs() -> None:
+    """With fp32 statistics whatever the model is cast to, and found by SyncBatchNorm."""
+    norm, torchs = over_maps("bn", momentum=0.3), randomize_(nn.BatchNorm2d(DIM, momentum=0.3))
+    assert norm.state_dict().keys() == torchs.state_dict().keys()
+    assert torch.equal(norm(maps(3, 5)), torchs(maps(3, 5)))
+    assert torch.equal(norm.eval()(maps(3, 5)), torchs.eval()(maps(3, 5)))
+    model = nn.Sequential(over_maps("bn", bias=False)).to(torch.bfloat16)
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32, torch.int64}
+    assert model(maps(3, 5).bfloat16()).dtype == torch.bfloat16
+    assert is_norm(nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(norm))[0])
+
+
+@pytest.mark.parametrize(("groups", "used"), [(1, 1), (3, 2), (4, 4), (32, 8)])
+def test_gn_by_the_formula(groups: int, used: int) -> None:
+    """In float64, with as many groups as divide the channels."""
+    norm, x = randomize_(build("gn", groups=groups, eps=0.1)), tokens(2, 3, 5, DIM)
+    assert norm.groups == used
+    wide = x.double().view(2, 15, used, DIM // used)
+    centred = wide - wide.mean((1, 3), keepdim=True)
+    y = (centred / (centred.square().mean((1, 3), keepdim=True) + 0.1).sqrt()).view(2, 3, 5, DIM)
+    torch.testing.assert_close(norm(x).double(), y * norm.weight + norm.bias, rtol=1e-5, atol=1e-5)
+    first = x.movedim(-1, 1)
+    expected = F.group_norm(first, used, norm.weight, norm.bias, 0.1)
+    torch.testing.assert_close(over_maps("gn", groups=groups, eps=0.1)(first), expected)
