@@ -19,7 +19,9 @@ PACKAGE = ANSWERS["package_name"]
 FAMILIES = {
     ("vit",): [
         *("{package}/models/vit", "tests/models/vit", "configs/*/vit.yaml", "configs/*/vit_*.yaml", "docs/vit*"),
-        *("{package}/models/classification", "tests/models/classification", "predict.py"),
+    ],
+    ("cnn",): [
+        *("{package}/models/cnn", "tests/models/cnn", "configs/*/cnn.yaml", "configs/*/cnn_*.yaml", "docs/cnn*"),
     ],
     ("dit",): [
         *("{package}/models/dit", "tests/models/dit", "configs/*/dit.yaml", "configs/*/dit_*.yaml", "docs/dit*"),
@@ -35,7 +37,10 @@ FAMILIES = {
         *("tests/tools/prepare/test_documents.py", "tests/tools/prepare/test_tokens.py"),
         *("{package}/tools/robustness/text.py", "tests/tools/robustness/test_text.py"),
     ],
-    ("vit", "dit"): [
+    ("vit", "cnn"): [
+        *("{package}/models/classification", "tests/models/classification", "predict.py", "docs/classification.md"),
+    ],
+    ("vit", "cnn", "dit"): [
         *("{package}/data/images.py", "{package}/data/image_sources.py", "{package}/data/transforms.py"),
         *("tests/data/test_images*", "tests/data/test_image_sources.py"),
         *("{package}/tools/robustness/images.py", "tests/tools/robustness/test_images.py"),

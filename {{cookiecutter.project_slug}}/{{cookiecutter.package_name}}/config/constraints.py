@@ -157,7 +157,11 @@ def for_channels(value: Any, values: Mapping[str, Any]) -> str:
 
 SEED = between(0, 2**32 - 1)
 COUNT = at_least(1)
-MODEL_INIT = {"vit": ("timm", "fan_in"), "dit": ("fan_in", "dit"), "llm": ("fan_in", "normal")}
+MODEL_INIT = {
+    **dict.fromkeys(("vit", "cnn"), ("timm", "fan_in")),
+    "dit": ("fan_in", "dit"),
+    "llm": ("fan_in", "normal"),
+}
 
 # The table of checks at the entrance: every key with a range, a choice or a relation to another key. A key may have
 # "*" for any characters; one that a config has not is not checked. null stands for "not set" and passes.
@@ -232,6 +236,7 @@ CONSTRAINTS: dict[str, Check] = {
     "model.head_gain": above(0),
     "model.embed_dim": all_of(between(1, 2**16), when("task.name", "dit", multiple_of(4))),
     "model.depth": between(1, 1000),
+    "model.width": between(1, 2**16),
     "model.num_heads": all_of(
         COUNT,
         divides("model.embed_dim"),
@@ -254,8 +259,9 @@ CONSTRAINTS: dict[str, Check] = {
     "objective.time_std": above(0),
     "task.label_smoothing": share(),
     "task.label_dropout": share(),
+    "task.agc": at_least(0),
     "task.monitor": all_of(
-        when("task.name", "vit", one_of("val/acc", "val/acc5", "val/loss")),
+        when("task.name", ("vit", "cnn"), one_of("val/acc", "val/acc5", "val/loss")),
         when("task.name", "llm", one_of("val/loss", "val/bits_per_byte")),
     ),
     "task.monitor_mode": all_of(

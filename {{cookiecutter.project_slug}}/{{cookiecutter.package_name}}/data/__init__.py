@@ -1,4 +1,5 @@
 {%- set vit = cookiecutter.families in ("all", "vit") -%}
+{%- set cnn = cookiecutter.families in ("all", "cnn") -%}
 {%- set dit = cookiecutter.families in ("all", "dit") -%}
 {%- set llm = cookiecutter.families in ("all", "llm") -%}
 """LightningDataModules, one for each kind of data; `module:` in configs/data/*.yaml names it."""
@@ -30,7 +31,7 @@ class Kind:
 
 def get_kind(name: str) -> Kind:
     """Returns a kind of data by name, whose modules and libraries are imported only now."""
-{%- if vit or dit %}
+{%- if vit or cnn or dit %}
     if name == "images":
         from . import images
 

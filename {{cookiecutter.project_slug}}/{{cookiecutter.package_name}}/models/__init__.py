@@ -1,11 +1,12 @@
 {%- set vit = cookiecutter.families in ("all", "vit") -%}
+{%- set cnn = cookiecutter.families in ("all", "cnn") -%}
 {%- set dit = cookiecutter.families in ("all", "dit") -%}
 {%- set llm = cookiecutter.families in ("all", "llm") -%}
 """Model families, one folder each. For one more, add its folder, and a branch and a name here."""
 
 from .family import Family, Script
 
-NAMES = {{ '["vit", "dit", "llm"]' if cookiecutter.families == "all" else '["' ~ cookiecutter.families ~ '"]' }}
+NAMES = {{ '["vit", "cnn", "dit", "llm"]' if cookiecutter.families == "all" else '["' ~ cookiecutter.families ~ '"]' }}
 
 __all__ = ["NAMES", "Family", "Script", "get_family"]
 
@@ -17,6 +18,12 @@ def get_family(name: str) -> Family:
         from . import vit
 
         return vit.FAMILY
+{%- endif %}
+{%- if cnn %}
+    if name == "cnn":
+        from . import cnn
+
+        return cnn.FAMILY
 {%- endif %}
 {%- if dit %}
     if name == "dit":

@@ -52,6 +52,7 @@ def fan_in_(
     depth: int,
     head: nn.Module | None = None,
     head_gain: float = 1.0,
+    gain: float = 1.0,
 ) -> None:
     """Draws all linear and convolution weights of `model`, in place, by the table above.
 
@@ -61,12 +62,13 @@ def fan_in_(
         depth: number of blocks, each with two residual projections.
         head: the last layer, if it has a gain of its own.
         head_gain: that gain.
+        gain: of all other layers, such as sqrt(2) where a ReLU follows.
     """
     gains = {id(layer): (2 * depth) ** -0.5 for layer in residual_projections} | {id(head): head_gain}
     for layer in model.modules():
         if isinstance(layer, WEIGHTED):
             fan_in = layer.weight[0].numel()
-            normal_(layer.weight, gains.get(id(layer), 1.0) * fan_in**-0.5)
+            normal_(layer.weight, gains.get(id(layer), gain) * fan_in**-0.5)
             if layer.bias is not None:
                 layer.bias.zero_()
 

@@ -1,13 +1,14 @@
 """Norms over channels-first maps (B, C, ...), made from the classes of the registry."""
 
 from collections.abc import Callable
-from functools import cache
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from .precision import keep_fp32
+
+_made: dict[type[nn.Module], type[nn.Module]] = {}
 
 
 class ChannelsFirst(nn.Module):
@@ -43,10 +44,11 @@ class BatchNorm2d(nn.BatchNorm2d):
         return super()._apply(keep_fp32([*self.parameters(), *self.buffers()], fn), recurse)
 
 
-@cache
-def channels_first(cls: Any) -> type[nn.Module]:
+def channels_first(cls: type[nn.Module]) -> type[nn.Module]:
     """Returns the class over (B, C, ...) for one over (..., C): its attribute `over_maps`, or a subclass of it."""
-    return getattr(cls, "over_maps", None) or type(f"{cls.__name__}2d", (ChannelsFirst, cls), {})
+    if cls not in _made:
+        _made[cls] = getattr(cls, "over_maps", None) or type(f"{cls.__name__}2d", (ChannelsFirst, cls), {})
+    return _made[cls]
 
 
 def channels_last(norm: nn.Module, x: Tensor) -> Tensor:

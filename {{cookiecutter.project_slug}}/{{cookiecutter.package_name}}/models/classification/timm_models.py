@@ -24,15 +24,17 @@ def create(
     own_keys: Sequence[str],
     kwargs: Mapping[str, Any] | None,
     device: torch.device | str | None = None,
+    channels_first: bool = False,
     **settings: Any,
 ) -> nn.Module:
-    """Returns a timm model whose norms are all `norm_layer`, over the last dimension.
+    """Returns a timm model whose norms are all `norm_layer`.
 
     Args:
         norm_layer: called as `norm_layer(dim, device=..., dtype=...)`; no positional arguments in a partial.
         name: timm's name of the architecture.
         own_keys: keys of section `model`, which `kwargs` must not have.
         kwargs: more arguments of timm's constructor.
+        channels_first: the norms are over maps (B, C, H, W), not over the last dimension.
         settings: arguments of timm's constructor, in_chans and num_classes among them.
 
     Raises:
@@ -45,7 +47,7 @@ def create(
         raise ValueError(f"timm has no model {name}; timm.list_models() lists them")
     settings |= kwargs or {}
     with timm_errors(name):
-        _check_norms(norm_layer, name, img_size, settings)
+        _check_norms(norm_layer, name, img_size, channels_first, settings)
         with torch.device(device or "cpu"):
             return _create(name, img_size, norm_layer=norm_layer, **settings)
 
@@ -106,14 +108,17 @@ def _create(name: str, img_size: int, **settings: Any) -> nn.Module:
         return create()
 
 
-def _check_norms(norm_layer: NormLayer, name: str, img_size: int, settings: Mapping[str, Any]) -> None:
-    """Raises ValueError unless `norm_layer` makes all norms, over the last dimension; found out on the meta device."""
+def _check_norms(
+    norm_layer: NormLayer, name: str, img_size: int, channels_first: bool, settings: Mapping[str, Any]
+) -> None:
+    """Raises ValueError unless `norm_layer` makes all norms, in this layout; found out on the meta device."""
     made = []
+    other = ("channels-last tokens", "a CNN") if channels_first else ("channels-first maps", "a transformer or an MLP")
 
     def recorded(dim: int, **factory: Any) -> nn.Module:
         def check_layout(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if inputs[0].shape[-1] != dim:
-                raise ValueError(f"{name} normalises channels-first maps; choose a transformer or an MLP")
+            if inputs[0].shape[1 if channels_first else -1] != dim:
+                raise ValueError(f"{name} normalises {other[0]}; choose {other[1]}")
 
         made.append(norm_layer(dim, **factory))
         made[-1].register_forward_pre_hook(check_layout)
@@ -122,7 +127,7 @@ def _check_norms(norm_layer: NormLayer, name: str, img_size: int, settings: Mapp
     with torch.device("meta"):
         model = _create(name, img_size, norm_layer=recorded, **settings)
         own = {part for norm in made for part in norm.modules()}
-        other = [module for module in model.modules() if module not in own and is_other_norm(module)]
-        if not made or other:
-            raise ValueError(f"{name} builds {len(other) or 'all'} of its norms itself; choose another model")
+        foreign = [module for module in model.modules() if module not in own and is_other_norm(module)]
+        if not made or foreign:
+            raise ValueError(f"{name} builds {len(foreign) or 'all'} of its norms itself; choose another model")
         model.eval()(torch.empty(1, settings["in_chans"], img_size, img_size))

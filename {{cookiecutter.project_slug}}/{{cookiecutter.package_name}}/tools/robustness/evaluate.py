@@ -1,4 +1,5 @@
 {%- set vit = cookiecutter.families in ("all", "vit") -%}
+{%- set cnn = cookiecutter.families in ("all", "cnn") -%}
 {%- set dit = cookiecutter.families in ("all", "dit") -%}
 {%- set llm = cookiecutter.families in ("all", "llm") -%}
 """Metrics on shifted data: `python evaluate.py checkpoint=runs/<run> shift=<name>`.
@@ -30,7 +31,7 @@ STRENGTHS = [1, 2, 3, 4, 5]
 def shifts() -> dict[str, ModuleType]:
     """Returns the modules of all shifts by the kind of data that they are for."""
     found: dict[str, ModuleType] = {}
-{%- if vit or dit %}
+{%- if vit or cnn or dit %}
     from . import images
 
     found["images"] = images
