@@ -15,6 +15,7 @@ FAMILIES = CHOICES["families"][1:]
 # timm's smallest network, for tests of any family, is its "test_vit".
 WORDS = {
     "vit": r"(?i)(?<![a-z])(?<!test_)vits?(?![a-z])|\bvision",
+    "cnn": r"(?i)(?<![a-z])cnns?(?![a-z])|resnet|convnext|convolution",
     "dit": r"(?i)(?<![a-z])dits?(?![a-z])|diffus|denois|latent|fr[eé]chet|(?<!size_)guidance|autoencoder|\bvae\b",
     "llm": r"(?i)(?<![a-z])llms?(?![a-z])|llama|language model|tokeniz|stdlib|bits_per_byte",
 }
@@ -22,7 +23,7 @@ WORDS = {
 
 # And of what several share.
 SHARED = {
-    ("vit", "dit"): r"(?i)torchvision|timm|sklearn|scikit|(?<!letters, )digits|imagenet|(?-i:(?<!\[\")images\b)",
+    ("vit", "cnn", "dit"): r"(?i)torchvision|timm|sklearn|scikit|(?<!letters, )digits|imagenet|(?-i:(?<!\[\")images\b)",
 }
 
 

@@ -27,10 +27,10 @@ STEPS = [
 LIBRARIES = {
     "diffusers": {"dit"},
     "safetensors": {"llm"},
-    "scikit-learn": {"vit", "dit"},
-    "timm": {"vit", "dit"},
+    "scikit-learn": {"vit", "cnn", "dit"},
+    "timm": {"vit", "cnn", "dit"},
     "tokenizers": {"llm"},
-    "torchvision": {"vit", "dit"},
+    "torchvision": {"vit", "cnn", "dit"},
     "transformers": {"llm"},
 }
 

@@ -57,6 +57,18 @@ def test_a_point_wise_norm_is_captured_with_its_alpha_and_saturation(name: str) 
     assert cloud.saturated == pytest.approx((inner.abs() > 2).float().mean().item())
 
 
+def test_a_norm_over_maps_with_an_alpha_for_each_channel() -> None:
+    norm = make_norm("dyt", 3, channels_first=True, alpha_per="channel")
+    norm.alpha.data = torch.tensor([0.1, 1.0, 4.0])
+    x = torch.randn(2, 3, 4, 5)
+    cloud = capture(nn.Sequential(norm), [x], ["0"])["0"]
+    alphas = norm.alpha.detach()[(cloud.channel * 3).round().long()]
+    torch.testing.assert_close(cloud.y, torch.tanh(alphas * cloud.x), atol=1e-6, rtol=0)
+    torch.testing.assert_close(cloud.x, x.flatten().sort().values)
+    assert cloud.alpha == pytest.approx(1.7)
+    assert cloud.saturated == pytest.approx(((alphas * cloud.x).abs() > 2).float().mean().item())
+
+
 def test_batch_norm_by_its_running_statistics() -> None:
     norm = randomized("bn", 4)
     norm.bn.running_mean.uniform_(-1, 1)

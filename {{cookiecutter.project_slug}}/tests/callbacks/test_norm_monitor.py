@@ -8,9 +8,11 @@ from torch import nn
 
 from {{cookiecutter.package_name}}.callbacks.norm_monitor import (
     correlation,
+    gradient_values,
     input_sums,
     input_values,
     named_norms,
+    scalar_values,
 )
 from {{cookiecutter.package_name}}.config import compose
 from {{cookiecutter.package_name}}.models.base import BaseModule
@@ -62,6 +64,26 @@ def test_shift_counts_towards_saturation() -> None:
     assert values_of(nn.Sequential(model), x)["saturated/00_0"] == 0.5  # 1.5 + 0.55 and 1.5 - 3.55
 
 
+def test_alphas_of_channels_by_their_mean_and_ends() -> None:
+    """Over maps, whose channels are not last; and nothing without alpha."""
+    norm = make_norm("dyt", 3, channels_first=True, alpha_per="channel")
+    norm.alpha.data = torch.tensor([0.1, 1.0, 4.0])
+    x = torch.randn(2, 3, 4, 5)
+    values = values_of(nn.Sequential(norm), x)
+    beyond = (x * torch.tensor([0.1, 1.0, 4.0])[:, None, None]).abs() > 2
+    assert values["saturated/00_0"] == pytest.approx(beyond.float().mean().item())
+    assert values["input_std/00_0"] == pytest.approx(x.double().std(correction=0).item(), rel=1e-6)
+    assert scalar_values(nn.Sequential(norm), ["0"]) == pytest.approx(
+        {"alpha/00_0": 1.7, "alpha_min/00_0": 0.1, "alpha_max/00_0": 4.0}
+    )
+    norm(x).sum().backward()
+    expected = {"alpha_grad/00_0": norm.alpha.grad.norm().item()}
+    assert gradient_values(nn.Sequential(norm), ["0"]) == pytest.approx(expected)
+    without = nn.Sequential(make_norm("dyt", 3, alpha_per="none"))
+    assert scalar_values(without, ["0"]) == gradient_values(without, ["0"]) == {}
+    assert "saturated/00_0" not in values_of(without, torch.randn(2, 3))
+
+
 def model_and_inputs(tiny: Tiny, *argv: str) -> tuple[nn.Module, list[torch.Tensor]]:
     cfg = compose([*tiny.argv, *argv])
     data = build_data(cfg)
@@ -105,7 +127,7 @@ def test_gradients_of_alpha_are_those_of_the_step(start: Start, tiny: Tiny, monk
 
     def watch(module: BaseModule, *args: Any, **kwargs: Any) -> None:
         alpha = module.model.get_submodule(tiny.norms[1]).alpha
-        seen[module.trainer.global_step] = abs(alpha.grad.item())
+        seen[module.trainer.global_step] = alpha.grad.norm().item()
         clip(module, *args, **kwargs)
 
     monkeypatch.setattr(BaseModule, "configure_gradient_clipping", watch)
@@ -118,15 +140,16 @@ def test_gradients_of_alpha_are_those_of_the_step(start: Start, tiny: Tiny, monk
 
 @each_family
 def test_what_leaves_the_last_block_is_logged_once(tiny: Tiny) -> None:
-    """It is what the last norm is fed, unless that comes after the mean over tokens."""
+    """It is what the last norm is fed, unless that comes after the mean over tokens or there is none."""
     model, inputs = model_and_inputs(tiny, "norm=dyt")
-    outputs: list[torch.Tensor] = []
-    for name in "blocks.0", "blocks.1":
-        model.get_submodule(name).register_forward_hook(lambda module, args, output: outputs.append(output))
+    seen: list[torch.Tensor] = []
+    model.get_submodule(tiny.norms[2]).register_forward_hook(lambda module, args, output: seen.append(args[0]))
+    model.get_submodule("blocks")[-1].register_forward_hook(lambda module, args, output: seen.append(output))
     values = values_of(model, *inputs)
-    first, last = (output.double().std(correction=0).item() for output in outputs)
+    first, last = (tensor.double().std(correction=0).item() for tensor in seen)
     assert values[f"input_std/02_{tiny.norms[2]}"] == pytest.approx(first, rel=1e-5)
-    candidates = [tag for tag in values if tag.startswith(("output_std/", f"input_std/04_{tiny.norms[-1]}"))]
+    candidates = [tag for tag in values if tag.startswith("output_std/") or tag.endswith(f"_{tiny.norms[-1]}")]
+    candidates = [tag for tag in candidates if tag.startswith(("output_std/", "input_std/"))]
     assert sum(values[tag] == pytest.approx(last, rel=1e-5) for tag in candidates) == 1
 
 

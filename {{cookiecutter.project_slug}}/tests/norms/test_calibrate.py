@@ -74,6 +74,21 @@ def test_no_parameters_are_better(name: str, shape: dict[str, Any]) -> None:
     assert left == pytest.approx((squares / y.double().square().sum().item()) ** 0.5, rel=1e-4)
 
 
+@pytest.mark.parametrize("name", CURVES)
+def test_alphas_of_channels_follow_their_scale(name: str) -> None:
+    """And fit at least as well as one alpha for channels whose scales differ by 100."""
+    x = stream() * torch.logspace(-1, 1, 5)
+    y = layer_norm(x / x.std(0))
+    one, each = made(name, 5), made(name, 5, alpha_per="channel")
+    left = calibrate_(each, x, y)
+    assert isinstance(each.alpha, Tensor)
+    scaled = each.alpha * x.std(0, correction=0)
+    torch.testing.assert_close(scaled[2:], scaled[4].expand(3), rtol=1e-4, atol=0)
+    assert left < calibrate_(one, x, y)
+    bare = made(name, 5, alpha_per="none")
+    assert calibrate_(bare, x, y) < 1
+
+
 def test_a_large_cloud_is_thinned_alike() -> None:
     numbers = torch.arange(3.0 * ROWS)
     x, y = numbers[:, None].expand(-1, 2), -numbers.reshape(3, ROWS, 1).expand(-1, -1, 6)
