@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from {{cookiecutter.package_name}}.norms import make_norm
 
@@ -22,3 +22,12 @@ def randomize_(norm: Any) -> Any:
     for parameter in norm.parameters():
         parameter.data = torch.rand(parameter.shape, generator=torch.Generator().manual_seed(1)) + 0.5
     return norm
+
+
+def shake_norms(model: nn.Module) -> None:
+    """Moves the norms' weights and biases away from where they start."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.add_(0.5 * torch.rand(parameter.shape, generator=generator))

@@ -1,6 +1,7 @@
 """A model that starts from the weights of a trained one, whose norms may have been others: section `init`."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
@@ -13,7 +14,7 @@ from ..config.errors import UsageError, require
 from ..data.base import DataModule
 from ..distributed import this_device
 from ..norms import PointwiseNorm
-from ..norms.transfer import Distance, Inputs, copy_, distance, fit_norms_, standing_in
+from ..norms.transfer import Distance, copy_, distance, fit_norms_, outputs_of, standing_in
 from ..runs import saved_checkpoint
 from ..utils import evaluating
 from . import get_family
@@ -74,7 +75,7 @@ def _transfer_(
         with standing_in(model, old, resized):
             distances = {"fresh": distance(model, old, batches, task.classifies)}
             if norms and fits:
-                fit_norms_(model, old, norms, seen)
+                fit_norms_(model, outputs_of(old, {name: model.get_submodule(name) for name in norms}, seen), seen)
                 distances["calibrated"] = distance(model, old, batches, task.classifies)
     model.to("cpu")
     return norms, resized, distances
@@ -105,5 +106,5 @@ def source(weights: str, cfg: DictConfig) -> tuple[nn.Module, str]:
         raise UsageError(f"init.weights={weights}: {error}") from error
 
 
-def _inputs(task: BaseModule, data: DataModule, split: str, number: int, device: torch.device) -> Inputs:
+def _inputs(task: BaseModule, data: DataModule, split: str, number: int, device: torch.device) -> tuple[Any, ...]:
     return tuple(one.to(device) for one in task.model_inputs(data.some(split, number)))

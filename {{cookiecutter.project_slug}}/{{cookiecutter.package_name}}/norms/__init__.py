@@ -6,6 +6,7 @@ import pkgutil
 from .functional import derf, dyt
 from .pointwise import Derf, DyT, PointwiseNorm
 from .registry import SITES, has_batch_norm, is_norm, make_norm, names, register
+from .replace import replace_norms
 
 __all__ = [
     "SITES",
@@ -19,6 +20,7 @@ __all__ = [
     "make_norm",
     "names",
     "register",
+    "replace_norms",
 ]
 
 

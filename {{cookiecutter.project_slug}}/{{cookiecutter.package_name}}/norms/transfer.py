@@ -1,20 +1,20 @@
 """The weights of a trained model for one with other norms, and norms that are fitted to the trained ones."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from . import is_norm
 from .calibrate import calibrate_, rows
 from .maps import channels_last
+from .registry import is_norm
 
 TORCH_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.BatchNorm2d)
 
-Inputs = tuple[Any, ...]
+Inputs = tuple[Any, ...] | Mapping[str, Any]  # arguments of a model
 
 
 class Distance(NamedTuple):
@@ -76,32 +76,45 @@ def copy_(model: nn.Module, old: nn.Module, resizable: Sequence[str]) -> tuple[l
 
 
 @torch.no_grad()
-def fit_norms_(model: nn.Module, old: nn.Module, norms: Sequence[str], inputs: Inputs) -> None:
-    """Fits these point-wise norms of `model`, in the order of execution, to the outputs of those of `old` on `inputs`.
+def outputs_of(model: nn.Module, norms: Mapping[str, nn.Module], inputs: Inputs) -> dict[str, Tensor]:
+    """Returns the outputs (N, dim) of these norms on a batch; of a norm that is called more than once, the first.
+
+    Args:
+        norms: names, and the norms that are to come there, which know where the channels are.
+        inputs: arguments of `model`, a tuple or by keyword.
+    """
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str, norm: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        outputs.setdefault(name, rows(channels_last(norms[name], output)))
+        if len(outputs) == len(norms):
+            raise _AllSeen
+
+    with _hooks(model.get_submodule(name).register_forward_hook(partial(keep, name)) for name in norms):
+        _call(model, inputs)
+    return outputs
+
+
+@torch.no_grad()
+def fit_norms_(model: nn.Module, targets: Mapping[str, Tensor], inputs: Inputs) -> None:
+    """Fits point-wise norms of `model`, in the order of execution, to outputs of others on the same `inputs`.
 
     A norm is fitted when the forward pass comes to it, so its input comes from norms that are fitted already, and each
-    makes up for the errors before it as far as it can. Of a norm that is called more than once the first call counts.
+    makes up for the errors before it as far as it can.
 
     Raises:
         ValueError: something is not finite.
     """
-    targets: dict[str, Tensor] = {}
-
-    def keep(name: str, norm: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        targets.setdefault(name, rows(channels_last(model.get_submodule(name), output)))
-        if len(targets) == len(norms):
-            raise _AllSeen
+    left = dict(targets)
 
     def fit(name: str, norm: Any, args: tuple[Tensor, ...]) -> None:
-        if name in targets:
-            calibrate_(norm, rows(channels_last(norm, args[0])), targets.pop(name))
-            if not targets:
+        if name in left:
+            calibrate_(norm, rows(channels_last(norm, args[0])), left.pop(name))
+            if not left:
                 raise _AllSeen
 
-    with _hooks(old.get_submodule(name).register_forward_hook(partial(keep, name)) for name in norms):
-        old(*inputs)
-    with _hooks(model.get_submodule(name).register_forward_pre_hook(partial(fit, name)) for name in norms):
-        model(*inputs)
+    with _hooks(model.get_submodule(name).register_forward_pre_hook(partial(fit, name)) for name in targets):
+        _call(model, inputs)
 
 
 @contextlib.contextmanager
@@ -124,7 +137,7 @@ def distance(model: nn.Module, old: nn.Module, batches: Iterable[Inputs], classi
     """
     off = size = kept = number = 0.0
     for inputs in batches:
-        ours, theirs = model(*inputs).float(), old(*inputs).float()
+        ours, theirs = _call(model, inputs).float(), _call(old, inputs).float()
         off += (ours - theirs).square().sum().item()
         size += theirs.square().sum().item()
         if classifies:
@@ -143,6 +156,10 @@ def _hooks(handles: Iterable[torch.utils.hooks.RemovableHandle]) -> Iterator[Non
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _call(model: nn.Module, inputs: Inputs) -> Any:
+    return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
 
 
 def _alike(norm: nn.Module, other: nn.Module) -> bool:
