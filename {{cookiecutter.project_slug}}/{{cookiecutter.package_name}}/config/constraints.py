@@ -58,6 +58,10 @@ def one_of(*choices: Any) -> Check:
     return lambda value, _: "" if value in choices else f"choose {text.replace(' or ', ', ', len(choices) - 2)}"
 
 
+def none_of(*choices: Any) -> Check:
+    return lambda value, _: f"expected no {value}" if value in choices else ""
+
+
 def matches(pattern: str, expected: str) -> Check:
     return lambda value, _: "" if re.fullmatch(pattern, str(value)) else f"expected {expected}"
 
@@ -249,6 +253,13 @@ CONSTRAINTS: dict[str, Check] = {
     "model.mlp_ratio": between(0.01, 100),
     "model.mlp": when("task.name", "dit", one_of("gelu", "swiglu")),
     "model.positions": when("task.name", "dit", one_of("sines", "learned")),
+    "model.residual": all_of(
+        one_of("plain", "skipinit", "rezero", "fixup", "layerscale", "deepnorm", "lns"),
+        when("model.init", ("timm", "dit", "normal"), none_of("fixup", "deepnorm")),  # which are initialisations
+        when("model.norm_placement", ("pre", "peri"), none_of("deepnorm")),
+        when("model.norm_placement", "post", none_of("lns", "fixup")),
+    ),
+    "model.norm_placement": one_of("pre", "post", "peri"),
     "model.drop_path": share(),
     "model.rope_base": above(1),
     "model.loss_chunk": at_least(0),

@@ -6,6 +6,7 @@ a wrong gain at every layer; a point-wise norm passes it on. So a small model st
     every weight            std fan_in^-0.5, so that a layer keeps the scale of its input
     every bias              0
     residual projections    that, times (2 * depth)^-0.5: the residual stream grows by sqrt(2), not with depth
+                            (under other residual connections than plain ones what their papers say, as far as they do)
     the head                that, times `head_gain`: a saturating norm before it bounds the logits
 """
 
@@ -25,6 +26,8 @@ class HasInitWeights(Protocol):
 
 _Model = TypeVar("_Model", bound=HasInitWeights)
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+ATTENDS = ("q_proj", "k_proj")
+STARTS_BRANCH = (*ATTENDS, "v_proj", "attn.qkv", "gate_proj", "up_proj", "mlp.fc1", "mlp.fc1_g", "mlp.fc1_x")
 
 
 def init_on_device(device: torch.device | str | None, make: Callable[[], _Model]) -> _Model:
@@ -53,6 +56,7 @@ def fan_in_(
     head: nn.Module | None = None,
     head_gain: float = 1.0,
     gain: float = 1.0,
+    residual: str = "plain",
 ) -> None:
     """Draws all linear and convolution weights of `model`, in place, by the table above.
 
@@ -63,19 +67,32 @@ def fan_in_(
         head: the last layer, if it has a gain of its own.
         head_gain: that gain.
         gain: of all other layers, such as sqrt(2) where a ReLU follows.
+        residual: scheme of `residual.Residual`. Its branches have two layers: "fixup" starts the first with a gain of
+            (2 depth)^-0.5 and the last at 0, "deepnorm" both with (8 depth)^-0.25, but queries and keys with 1.
     """
-    gains = {id(layer): (2 * depth) ** -0.5 for layer in residual_projections} | {id(head): head_gain}
-    for layer in model.modules():
+    inside, out = {
+        "plain": (1.0, (2 * depth) ** -0.5),
+        "fixup": ((2 * depth) ** -0.5, 0.0),
+        "deepnorm": ((8 * depth) ** -0.25,) * 2,
+    }.get(residual, (1.0, 1.0))
+    gains = {id(layer): out for layer in residual_projections} | {id(head): head_gain}
+    for name, layer in model.named_modules():
         if isinstance(layer, WEIGHTED):
-            fan_in = layer.weight[0].numel()
-            normal_(layer.weight, gains.get(id(layer), gain) * fan_in**-0.5)
+            starts_branch = name.endswith(STARTS_BRANCH) and not (residual == "deepnorm" and name.endswith(ATTENDS))
+            scale: float | Tensor = gains.get(id(layer), inside if starts_branch else gain)
+            if residual == "deepnorm" and name.endswith("qkv"):
+                scale = torch.tensor([1.0, 1.0, inside]).repeat_interleave(len(layer.weight) // 3).unsqueeze(1)
+            normal_(layer.weight, scale * layer.weight[0].numel() ** -0.5)
             if layer.bias is not None:
                 layer.bias.zero_()
 
 
-def normal_(weight: Tensor, std: float) -> None:
-    """Draws `weight` from a normal distribution, in place, by torch's default generator."""
-    fill_(weight, lambda full: full.normal_(std=std))
+def normal_(weight: Tensor, std: float | Tensor) -> None:
+    """Draws `weight` from a normal distribution, in place, by torch's default generator; std may be (rows, 1)."""
+    if isinstance(std, Tensor):
+        fill_(weight, lambda full: full.normal_().mul_(std))
+    else:
+        fill_(weight, lambda full: full.normal_(std=std))
 
 
 def xavier_uniform_(weight: Tensor) -> None:

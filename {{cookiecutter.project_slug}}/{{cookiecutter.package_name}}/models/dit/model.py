@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..init import fan_in_, fill_, init_on_device, normal_, reset_norms_, xavier_uniform_
 from ..layers import checkpointed, rope_cos_sin_2d
+from ..residual import Residual
 
 NormLayer = Callable[..., nn.Module]
 FREQUENCIES = 256  # size of the embedding of a timestep
@@ -42,6 +43,7 @@ class DiT(nn.Module):
         rope: rotary position embedding of row and column too.
         init: "fan_in" or "dit"; see `init_weights`.
         zero_gates, zero_head: start these at 0 under "dit".
+        residual, norm_placement: of the connections around attention and MLP; see `residual.Residual`.
         checkpointing: blocks keep only their inputs for backward.
     """
 
@@ -67,12 +69,15 @@ class DiT(nn.Module):
         init: str = "fan_in",
         zero_gates: bool = True,
         zero_head: bool = True,
+        residual: str = "plain",
+        norm_placement: str = "pre",
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.side, self.patch_size, self.head_dim = img_size // patch_size, patch_size, embed_dim // num_heads
         self.num_classes, self.learned = num_classes, positions == "learned"
         self.init, self.zero_gates, self.zero_head, self.checkpointing = init, zero_gates, zero_head, checkpointing
+        self.residual = residual
         self.x_embedder = PatchEmbed(img_size, patch_size, in_chans, embed_dim)
         self.t_embedder = TimestepEmbedder(embed_dim)
         self.y_embedder = LabelEmbedder(num_classes, embed_dim)
@@ -84,7 +89,10 @@ class DiT(nn.Module):
         angles = torch.empty(self.side**2, 2 * self.head_dim) if rope else None  # sine, then cosine, as timm has them
         self.register_buffer("rope", angles, persistent=False)
         hidden = round(embed_dim * mlp_ratio)
-        self.blocks = nn.ModuleList(Block(norm_layer, embed_dim, num_heads, hidden, mlp, qk_norm) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(norm_layer, embed_dim, num_heads, hidden, mlp, qk_norm, i, depth, residual, norm_placement)
+            for i in range(depth)
+        )
         self.final_layer = FinalLayer(norm_layer, embed_dim, patch_size**2 * outputs * in_chans)
 
     @torch.no_grad()
@@ -108,11 +116,12 @@ class DiT(nn.Module):
         """
         blocks, last = [block for block in self.blocks if isinstance(block, Block)], self.final_layer
         norms = [norm for block in blocks for norm in (block.norm1, block.attn.q_norm, block.attn.k_norm, block.norm2)]
-        reset_norms_([*norms, last.norm_final])
+        residuals = [part for part in self.modules() if isinstance(part, Residual)]
+        reset_norms_([*norms, last.norm_final, *residuals, *(one.out_norm for one in residuals if one.out_norm)])
         embedding = self.y_embedder.embedding_table.weight
         if self.init == "fan_in":
             projections = [layer for block in blocks for layer in (block.attn.proj, block.mlp.fc2)]
-            fan_in_(self, projections, depth=len(blocks))
+            fan_in_(self, projections, depth=len(blocks), residual=self.residual)
             normal_(embedding, 1.0)
             for modulation in (*(block.adaLN_modulation for block in blocks), last.adaLN_modulation):
                 normal_(modulation[1].weight, 0.2 * embedding.shape[1] ** -0.5)
@@ -182,11 +191,26 @@ class LabelEmbedder(nn.Module):
 
 
 class Block(nn.Module):
-    """x + gate * attn(norm(x) * (1 + scale) + shift), then the same with the feed-forward network (adaLN)."""
+    """x + gate * attn(norm(x) * (1 + scale) + shift), then the same with the feed-forward network (adaLN).
+
+    `residual.Residual` has other connections than x + branch(norm(x)). `index` is the number of the block, from 0.
+    """
 
     adaLN_modulation: Any  # nn.Sequential; what is in it has a weight and a bias
 
-    def __init__(self, norm_layer: NormLayer, dim: int, heads: int, hidden: int, mlp: str, qk_norm: bool) -> None:
+    def __init__(
+        self,
+        norm_layer: NormLayer,
+        dim: int,
+        heads: int,
+        hidden: int,
+        mlp: str,
+        qk_norm: bool,
+        index: int,
+        depth: int,
+        residual: str,
+        norm_placement: str,
+    ) -> None:
         super().__init__()
         self.norm1 = norm_layer(dim, site="attn", affine=False)
         own_norm: Any = norm_layer  # timm's annotations ask for classes
@@ -201,11 +225,14 @@ class Block(nn.Module):
         else:
             self.mlp = SwiGLU(dim, round(hidden * 2 / 3), bias=False)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+        connect = partial(Residual, dim, index, depth, partial(norm_layer, dim, affine=False), residual, norm_placement)
+        self.attn_residual = connect()
+        self.mlp_residual = connect(first=self.attn_residual)
 
     def forward(self, x: Tensor, condition: Tensor, rope: Tensor | None = None) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition).unsqueeze(1).chunk(6, dim=-1)
-        x = x + gate1 * self.attn(modulate(self.norm1(x), shift1, scale1), rope)  # (B, T, D)
-        return x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2))  # (B, T, D)
+        x = self.attn_residual(x, self.norm1, lambda y: gate1 * self.attn(modulate(y, shift1, scale1), rope))
+        return self.mlp_residual(x, self.norm2, lambda y: gate2 * self.mlp(modulate(y, shift2, scale2)))  # (B, T, D)
 
 
 class FinalLayer(nn.Module):

@@ -51,12 +51,14 @@ def hf_config(model: Mapping[str, Any], norm: Mapping[str, Any], dtype: torch.dt
     """Returns the content of config.json for the sections `model` and `norm` of a config, and the weights' dtype.
 
     Raises:
-        ValueError: a norm that modeling_norm_llama.py does not have.
+        ValueError: a norm or a residual connection that modeling_norm_llama.py does not have.
     """
     name, eps = norm["name"], norm.get("eps", 1e-6)
     if name not in MODELING_NORMS:
         known = ", ".join(MODELING_NORMS)
         raise ValueError(f"norm {name} cannot be exported: {MODELING.name} has {known}; add it there and here")
+    if (model["residual"], model["norm_placement"]) != ("plain", "pre"):
+        raise ValueError(f"{MODELING.name} has pre-norm blocks with plain residual connections alone")
     config = {key: model[ours] for key, ours in KEYS.items()} | {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ...norms.precision import keep_fp32
 from ..init import fan_in_, init_on_device, normal_, reset_norms_
 from ..layers import Rope, apply_rotary_emb, checkpointed, rope_cos_sin
+from ..residual import Residual
 
 NormLayer = Callable[..., nn.Module]
 IGNORE_INDEX = -100  # targets that the loss leaves out
@@ -50,16 +51,21 @@ class Llama(nn.Module):
         embed_scale: bool = False,
         init: str = "fan_in",
         head_gain: float = 1.0,
+        residual: str = "plain",
+        norm_placement: str = "pre",
         loss_chunk: int = 0,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.context, self.rope_base, self.head_dim = context, rope_base, embed_dim // num_heads
-        self.tied, self.init, self.head_gain = tied, init, head_gain
+        self.tied, self.init, self.head_gain, self.residual = tied, init, head_gain, residual
         self.loss_chunk, self.checkpointing = loss_chunk, checkpointing
         self.embed_tokens = (ScaledEmbedding if embed_scale else nn.Embedding)(vocab_size, embed_dim)
         self.layers = nn.ModuleList(
-            DecoderLayer(norm_layer, embed_dim, num_heads, num_kv_heads, mlp_dim, qk_norm, i) for i in range(depth)
+            DecoderLayer(
+                norm_layer, embed_dim, num_heads, num_kv_heads, mlp_dim, qk_norm, i, depth, residual, norm_placement
+            )
+            for i in range(depth)
         )
         self.norm = norm_layer(embed_dim, site="final", bias=False)
         self.lm_head = nn.Linear(embed_dim, vocab_size, bias=False)
@@ -92,8 +98,9 @@ class Llama(nn.Module):
             self.lm_head.weight = self.embed_tokens.weight
         reset_norms_(module for module in self.modules() if not isinstance(module, nn.Linear | nn.Embedding))
         if self.init == "fan_in":
-            residual = [layer for name, layer in self.named_modules() if name.endswith(("o_proj", "down_proj"))]
-            fan_in_(self, residual, depth=len(self.layers), head=self.lm_head, head_gain=self.head_gain)
+            projections = [layer for name, layer in self.named_modules() if name.endswith(("o_proj", "down_proj"))]
+            depth, scheme = len(self.layers), self.residual
+            fan_in_(self, projections, depth, head=self.lm_head, head_gain=self.head_gain, residual=scheme)
             # after the head, which may share the weight
             normal_(self.embed_tokens.weight, dim**-0.5 if self.tied or scaled else 1.0)
             if self.tied and isinstance(weight := getattr(self.norm, "weight", None), Tensor):
@@ -160,20 +167,37 @@ class ScaledEmbedding(nn.Embedding):
 
 
 class DecoderLayer(nn.Module):
-    """x + self_attn(norm(x)), then x + mlp(norm(x))."""
+    """x + self_attn(norm(x)), then x + mlp(norm(x)); `residual.Residual` has other connections.
+
+    Args:
+        index: number of the layer among `depth`, from 0.
+    """
 
     def __init__(
-        self, norm_layer: NormLayer, dim: int, heads: int, kv_heads: int, mlp_dim: int, qk_norm: bool, index: int
+        self,
+        norm_layer: NormLayer,
+        dim: int,
+        heads: int,
+        kv_heads: int,
+        mlp_dim: int,
+        qk_norm: bool,
+        index: int,
+        depth: int,
+        residual: str,
+        norm_placement: str,
     ) -> None:
         super().__init__()
         self.input_layernorm = norm_layer(dim, site="attn", bias=False)
         self.self_attn = Attention(norm_layer, dim, heads, kv_heads, qk_norm, index)
         self.post_attention_layernorm = norm_layer(dim, site="ffn", bias=False)
         self.mlp = SwiGLU(dim, mlp_dim)
+        connect = partial(Residual, dim, index, depth, partial(norm_layer, dim, bias=False), residual, norm_placement)
+        self.attn_residual = connect()
+        self.mlp_residual = connect(first=self.attn_residual)
 
     def forward(self, x: Tensor, rope: Rope, cache: "KVCache | None" = None) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rope, cache)  # (B, T, D)
-        return x + self.mlp(self.post_attention_layernorm(x))  # (B, T, D)
+        x = self.attn_residual(x, self.input_layernorm, lambda y: self.self_attn(y, rope, cache))  # (B, T, D)
+        return self.mlp_residual(x, self.post_attention_layernorm, self.mlp)  # (B, T, D)
 
 
 class Attention(nn.Module):
