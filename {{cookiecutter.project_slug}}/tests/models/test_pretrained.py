@@ -115,11 +115,11 @@ def test_norms_of_queries_and_keys(tiny: Tiny, old: tuple[Path, dict[str, Any]],
     cfg = configured(tiny, "norm=rmsnorm", "seed=1")
     if "qk_norm" not in cfg.model:
         pytest.skip("a family without attention")
-    cfg.model.qk_norm = True
+    cfg.model.qk_norm = "same"
     build_data(cfg)
     saved = {"config": plain(cfg), "global_step": 0, "state_dict": build_module(cfg).state_dict()}
     torch.save(saved, tmp_path / "qk.ckpt")
-    argv = [*tiny.argv, *FEW, "norm=dyt", "model.qk_norm=true"]
+    argv = [*tiny.argv, *FEW, "norm=dyt", "model.qk_norm=same"]
     module, distances = initialised(compose([*argv, f"init={tmp_path / 'qk.ckpt'}"]))
     assert distances["calibrated"].relative < distances["fresh"].relative
     heads = [norm for name, norm in module.model.named_modules() if re.search(r"\.[qk]_norm$", name)]

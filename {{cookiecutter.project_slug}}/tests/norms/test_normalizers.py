@@ -21,6 +21,40 @@ def test_ln_and_rmsnorm_are_their_formulas():
     torch.testing.assert_close(rmsnorm(x).double(), expected, rtol=1e-5, atol=1e-5)
 
 
+def rms(x: torch.Tensor, eps: float) -> torch.Tensor:
+    return (x.square().mean(-1, keepdim=True) + eps).sqrt()
+
+
+def test_variants_of_rmsnorm_are_their_formulas():
+    x, eps = tokens(4, DIM), 0.1
+    wide = x.double()
+    unit = wide / rms(wide, eps)
+    made = {
+        "scalenorm": randomize_(build("scalenorm", eps=eps)),
+        "prmsnorm": randomize_(build("prmsnorm", eps=eps, part=0.3)),
+        "bhyt": randomize_(build("bhyt", eps=eps, kappa=5.0)),
+        "last bhyt": randomize_(build("bhyt", eps=eps, site="final")),
+        "without weight": build("rmsnorm", eps=eps, scale="none"),
+        "one plus weight": randomize_(build("rmsnorm", eps=eps, scale="one_plus_weight")),
+    }
+    expected = {
+        "scalenorm": unit * made["scalenorm"].weight,
+        "prmsnorm": wide / rms(wide[:, :3], eps) * made["prmsnorm"].weight,
+        "bhyt": torch.tanh(made["bhyt"].lam.double() / 5 * unit) * made["bhyt"].weight,
+        "last bhyt": unit * made["last bhyt"].weight,
+        "without weight": unit,
+        "one plus weight": unit * (1 + made["one plus weight"].weight),
+    }
+    for name, norm in made.items():
+        torch.testing.assert_close(norm(x).double(), expected[name], rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_a_weight_that_is_added_to_one_starts_at_zero():
+    norm = build("rmsnorm", scale="one_plus_weight")
+    assert not norm.weight.any()
+    torch.testing.assert_close(norm(tokens(4, DIM)), build("rmsnorm")(tokens(4, DIM)))
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_bn_is_batch_norm_of_all_tokens(bias):
     norm = randomize_(build("bn", bias=bias, momentum=0.3, eps=0.1))

@@ -104,7 +104,7 @@ def test_compiles_into_one_graph(name):
 @each_norm
 def test_meta_device_then_materialised(name):
     norm = build(name, device="meta", dtype=torch.bfloat16)
-    in_fp32 = [*scalars_of(norm), "bn.weight", "bn.bias"]
+    in_fp32 = [*scalars_of(norm), "lam", "bn.weight", "bn.bias"]
     for key, parameter in norm.named_parameters():
         assert parameter.is_meta
         assert parameter.dtype == (torch.float32 if key in in_fp32 else torch.bfloat16), key

@@ -7,10 +7,12 @@ import fnmatch
 import re
 from collections.abc import Callable, Mapping
 from io import BytesIO, TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
 
+NORMS = Path(__file__).resolve().parents[2] / "configs" / "norm"
 Check = Callable[[Any, Mapping[str, Any]], str]
 
 
@@ -159,6 +161,11 @@ def for_channels(value: Any, values: Mapping[str, Any]) -> str:
     return "" if right else f"{wanted}; data.mean=[0.5] data.std=[0.5] fits"
 
 
+def qk_norm(value: Any, values: Mapping[str, Any]) -> str:
+    known = value in ("none", "same") or (NORMS / f"{value}.yaml").is_file()
+    return "" if known else "choose none, same, or the name of a norm"
+
+
 SEED = between(0, 2**32 - 1)
 COUNT = at_least(1)
 MODEL_INIT = {
@@ -209,6 +216,10 @@ CONSTRAINTS: dict[str, Check] = {
     "norm.eps": above(0),
     "norm.momentum": fraction(),
     "norm.groups": COUNT,
+    "norm.scale": one_of("weight", "one_plus_weight", "none"),
+    "norm.part": fraction(),
+    "norm.kappa": above(0),
+    "norm.lam0": above(0),
     "norm.kernel": one_of("auto", "triton", "plain"),
     "data.total_batch_size": between(1, 2**24),
     "data.batch_size": between(0, 2**24),
@@ -253,6 +264,7 @@ CONSTRAINTS: dict[str, Check] = {
     "model.mlp_ratio": between(0.01, 100),
     "model.mlp": when("task.name", "dit", one_of("gelu", "swiglu")),
     "model.positions": when("task.name", "dit", one_of("sines", "learned")),
+    "model.qk_norm": qk_norm,
     "model.residual": all_of(
         one_of("plain", "skipinit", "rezero", "fixup", "layerscale", "deepnorm", "lns"),
         when("model.init", ("timm", "dit", "normal"), none_of("fixup", "deepnorm")),  # which are initialisations

@@ -5,7 +5,7 @@ import pkgutil
 
 from .functional import derf, dyt
 from .pointwise import Derf, DyT, PointwiseNorm
-from .registry import SITES, has_batch_norm, is_norm, make_norm, names, register
+from .registry import SITES, has_batch_norm, is_norm, make_norm, names, qk_norm_layer, register
 from .replace import replace_norms
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "is_norm",
     "make_norm",
     "names",
+    "qk_norm_layer",
     "register",
     "replace_norms",
 ]

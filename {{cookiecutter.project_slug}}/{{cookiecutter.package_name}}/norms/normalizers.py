@@ -11,6 +11,8 @@ from .maps import BatchNorm2d
 from .precision import keep_fp32
 from .registry import register
 
+RMS_SCALES = ("weight", "one_plus_weight", "none")
+
 
 @register("ln")
 class LayerNorm(nn.LayerNorm):
@@ -38,7 +40,10 @@ class LayerNorm(nn.LayerNorm):
 class RMSNorm(nn.RMSNorm):
     """Root mean square normalisation over the last dimension (Zhang and Sennrich 2019, arXiv 1910.07467): torch's.
 
-    It has a weight and by definition no bias, whatever `bias` says.
+    It has by definition no bias, whatever `bias` says.
+
+    Args:
+        scale: "weight", which starts at 1; "one_plus_weight", where the weight starts at 0; or "none".
     """
 
     normalizes = True
@@ -52,11 +57,22 @@ class RMSNorm(nn.RMSNorm):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         eps: float = 1e-6,
+        scale: str = "weight",
     ) -> None:
-        super().__init__(dim, eps, affine, device, dtype)
+        if scale not in RMS_SCALES:
+            raise ValueError(f"scale is {' or '.join(RMS_SCALES)}, not {scale}")
+        self.scale = scale
+        super().__init__(dim, eps, affine and scale != "none", device, dtype)
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        if self.weight is not None and self.scale == "one_plus_weight":
+            nn.init.zeros_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         weight = None if self.weight is None else self.weight.to(x.dtype)  # torch fuses it when the dtypes agree
+        if weight is not None and self.scale == "one_plus_weight":
+            weight = weight + 1
         return F.rms_norm(x, self.normalized_shape, weight, self.eps).to(x.dtype)
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import nn
@@ -76,6 +77,13 @@ def make_norm(
         raise TypeError(f"norm {name} takes no {', '.join(unknown)}; its options are {', '.join(options_of(name))}")
     cls = over_maps(_classes[name]) if channels_first else _classes[name]
     return cls(dim=dim, **options)
+
+
+def qk_norm_layer(name: str, norm_layer: Callable[..., nn.Module]) -> Callable[..., nn.Module] | None:
+    """Returns the norm of queries and keys: the one called `name`, "same" as `norm_layer`, or "none"."""
+    if name == "none":
+        return None
+    return norm_layer if name == "same" else partial(make_norm, name=name)
 
 
 def names() -> list[str]:

@@ -30,13 +30,13 @@ def inputs(number: int = 4, channels: int = 1, size: int = 8) -> tuple[Tensor, T
 
 @pytest.mark.parametrize("norm", names())
 @pytest.mark.parametrize(
-    "argv", [[], ["model.init=dit"], ["model.qk_norm=true", "model.rope=true", "model.mlp=swiglu"]]
+    "argv", [[], ["model.init=dit"], ["model.qk_norm=same", "model.rope=true", "model.mlp=swiglu"]]
 )
 def test_every_norm_at_every_site(norm: str, argv: list[str]) -> None:
     model = make(f"norm={norm}", *argv)
     assert model(*inputs()).shape == (4, 1, 8, 8)
     adapted = [name for name, _ in model.named_parameters() if ".norm" in name and ".attn." not in name]
-    assert {name.rpartition(".")[2] for name in adapted} <= {"alpha", "shift"}, "weight and bias are adaLN's"
+    assert {name.rpartition(".")[2] for name in adapted} <= {"alpha", "shift", "lam"}, "weight and bias are adaLN's"
 
 
 def test_the_same_numbers_as_diffusers() -> None:

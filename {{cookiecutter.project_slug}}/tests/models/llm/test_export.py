@@ -15,16 +15,15 @@ import export
 from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.data.tokens_text import Codec, codec_of
 from {{cookiecutter.package_name}}.models.llm.generate import generate
-from {{cookiecutter.package_name}}.models.llm.huggingface import MODELING, hf_state, load_pretrained
+from {{cookiecutter.package_name}}.models.llm.huggingface import MODELING, MODELING_NORMS, hf_state, load_pretrained
 from {{cookiecutter.package_name}}.models.llm.model import Llama
-from {{cookiecutter.package_name}}.norms import names
 
 from ...data.test_tokens_text import save_tokenizer
 from .models import save_checkpoint
 from .tiny import TINY
 
 SIZES = [*TINY.argv, "model.num_kv_heads=1"]
-EXTRAS = ["model.embed_scale=true", "model.qk_norm=true"]
+EXTRAS = ["model.embed_scale=true", "model.qk_norm=same"]
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +57,7 @@ def assert_same(ours: Llama, other: Any) -> None:
     assert torch.equal(torch.stack(list(generate(ours, prompt, 8, temperature=0.0)), dim=1), with_cache)
 
 
-@pytest.mark.parametrize("norm", [*(name for name in names() if name != "gn"), "plain"])
+@pytest.mark.parametrize("norm", [*MODELING_NORMS, "plain"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_the_same_model_there_and_back(tmp_path: Path, norm: str, tied: bool) -> None:
     """With RMSNorm and no extras it is transformers' own LLaMA; with others the modelling file comes with it."""
@@ -74,7 +73,7 @@ def test_the_same_model_there_and_back(tmp_path: Path, norm: str, tied: bool) ->
 
 @pytest.mark.parametrize("alpha_per", ["channel", "none"])
 def test_every_kind_of_alpha(tmp_path: Path, alpha_per: str) -> None:
-    ours, folder = exported(tmp_path, "norm=derf", f"norm.alpha_per={alpha_per}", "model.qk_norm=true")
+    ours, folder = exported(tmp_path, "norm=derf", f"norm.alpha_per={alpha_per}", "model.qk_norm=same")
     for _, norm in ours.named_modules():
         if (alpha := getattr(norm, "alpha", None)) is not None:
             torch.nn.init.uniform_(alpha, 0.5, 2.0)
@@ -83,6 +82,23 @@ def test_every_kind_of_alpha(tmp_path: Path, alpha_per: str) -> None:
     assert other.load_state_dict(state)
     assert_same(ours, other)
     assert load_pretrained(str(folder), {}).state_dict().keys() == ours.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["norm=scalenorm"],
+        ["norm.scale=one_plus_weight"],
+        ["model.qk_norm=dyt"],
+        ["model.residual=skipinit"],
+        ["model.norm_placement=peri"],
+    ],
+    ids=str,
+)
+def test_a_model_that_the_modelling_file_lacks_is_refused(tmp_path: Path, options: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"modeling_norm_llama\.py"):
+        exported(tmp_path, "norm=rmsnorm", *options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_modelling_file_stands_alone(tmp_path: Path) -> None:

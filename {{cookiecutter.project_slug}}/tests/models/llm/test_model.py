@@ -16,7 +16,7 @@ from .models import SIZES, make, shake, some_tokens
 
 
 @pytest.mark.parametrize("norm", names())
-@pytest.mark.parametrize("options", [{}, {"qk_norm": True, "embed_scale": True}])
+@pytest.mark.parametrize("options", [{}, {"qk_norm": "same", "embed_scale": True}])
 def test_later_tokens_do_not_matter(norm: str, options: dict[str, Any]) -> None:
     model = make(norm, **options).eval()
     tokens = some_tokens()
@@ -113,7 +113,7 @@ def test_weights_follow_from_the_seed_and_are_drawn_in_place() -> None:
 def test_norms_by_site() -> None:
     sites = {"attn": 0.8, "ffn": 0.2, "final": 0.1}
     norm_layer = partial(make_norm, "dyt", alpha0=0.6, alpha0_by_site=sites)
-    model = build(norm_layer, **{**SIZES, "qk_norm": True})
+    model = build(norm_layer, **{**SIZES, "qk_norm": "same"})
     starts = {name: one.alpha.item() for name, one in model.named_modules() if is_norm(one)}
     block = {"input_layernorm": 0.8, "self_attn.q_norm": 0.6, "self_attn.k_norm": 0.6, "post_attention_layernorm": 0.2}
     expected = {f"layers.{i}.{name}": alpha for i in (0, 1) for name, alpha in block.items()} | {"norm": 0.1}

@@ -13,7 +13,8 @@ from torch import nn
 from {{cookiecutter.package_name}} import config
 from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.models.vit.model import build
-from {{cookiecutter.package_name}}.norms import is_norm, make_norm, names
+from {{cookiecutter.package_name}}.norms import DyT, is_norm, make_norm, names
+from {{cookiecutter.package_name}}.norms.normalizers import RMSNorm
 from {{cookiecutter.package_name}}.train import build_model, build_module
 
 PRESETS = [name for name in config.groups()["model"] if name.startswith("vit_")]
@@ -60,13 +61,19 @@ def test_sizes_are_those_of_timm(size: str) -> None:
 
 @pytest.mark.parametrize("norm", names())
 def test_every_norm_is_the_only_norm(norm: str) -> None:
-    net = build_model(compose([f"norm={norm}", "model.depth=2", "model.qk_norm=true"]))
+    net = build_model(compose([f"norm={norm}", "model.depth=2", "model.qk_norm=same"]))
     norms = [module for module in net.modules() if is_norm(module)]
     inner = {child for module in norms for child in module.modules()}
     assert len(norms) == 2 * 4 + 1
     others = (nn.LayerNorm, nn.RMSNorm, nn.BatchNorm1d)
     assert not [module for module in net.modules() if isinstance(module, others) and module not in inner]
     assert net(torch.randn(3, 1, 8, 8)).shape == (3, 10)
+
+
+def test_queries_and_keys_may_have_another_norm() -> None:
+    net = build_model(compose(["norm=dyt", "model.depth=2", "model.qk_norm=rmsnorm"]))
+    kinds = {name.rpartition(".")[2]: type(norm) for name, norm in net.named_modules() if is_norm(norm)}
+    assert kinds == {"norm1": DyT, "norm2": DyT, "fc_norm": DyT, "q_norm": RMSNorm, "k_norm": RMSNorm}
 
 
 @pytest.mark.parametrize("norm", names())

@@ -19,6 +19,7 @@ import torch
 from timm.layers import AttentionRope, Mlp, PatchEmbed, SwiGLU, build_sincos2d_pos_embed
 from torch import Tensor, nn
 
+from ...norms import qk_norm_layer
 from ..init import fan_in_, fill_, init_on_device, normal_, reset_norms_, xavier_uniform_
 from ..layers import checkpointed, rope_cos_sin_2d
 from ..residual import Residual
@@ -39,7 +40,7 @@ class DiT(nn.Module):
         mlp_ratio: hidden width of the feed-forward network over D.
         mlp: "gelu", or "swiglu" with two thirds of the hidden width, for as many parameters.
         positions: "sines" of row and column, as in the paper, or "learned".
-        qk_norm: a norm over E on queries and keys.
+        qk_norm: the norm over E on queries and keys; see `norms.qk_norm_layer`.
         rope: rotary position embedding of row and column too.
         init: "fan_in" or "dit"; see `init_weights`.
         zero_gates, zero_head: start these at 0 under "dit".
@@ -64,7 +65,7 @@ class DiT(nn.Module):
         mlp_ratio: float = 4.0,
         mlp: str = "gelu",
         positions: str = "sines",
-        qk_norm: bool = False,
+        qk_norm: str = "none",
         rope: bool = False,
         init: str = "fan_in",
         zero_gates: bool = True,
@@ -205,7 +206,7 @@ class Block(nn.Module):
         heads: int,
         hidden: int,
         mlp: str,
-        qk_norm: bool,
+        qk_norm: str,
         index: int,
         depth: int,
         residual: str,
@@ -213,9 +214,9 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = norm_layer(dim, site="attn", affine=False)
-        own_norm: Any = norm_layer  # timm's annotations ask for classes
+        qk_layer: Any = qk_norm_layer(qk_norm, norm_layer)  # timm's annotations ask for classes
         self.attn = AttentionRope(
-            dim, heads, num_prefix_tokens=0, qk_norm=qk_norm, norm_layer=own_norm, rotate_half=True
+            dim, heads, num_prefix_tokens=0, qk_norm=qk_layer is not None, norm_layer=qk_layer, rotate_half=True
         )
         self.norm2 = norm_layer(dim, site="ffn", affine=False)
         self.mlp: Mlp | SwiGLU

@@ -57,6 +57,8 @@ def hf_config(model: Mapping[str, Any], norm: Mapping[str, Any], dtype: torch.dt
     if name not in MODELING_NORMS:
         known = ", ".join(MODELING_NORMS)
         raise ValueError(f"norm {name} cannot be exported: {MODELING.name} has {known}; add it there and here")
+    if norm.get("scale", "weight") != "weight" or model["qk_norm"] not in ("none", "same"):
+        raise ValueError(f"{MODELING.name} has norms with weights, and those of the blocks on queries and keys")
     if (model["residual"], model["norm_placement"]) != ("plain", "pre"):
         raise ValueError(f"{MODELING.name} has pre-norm blocks with plain residual connections alone")
     config = {key: model[ours] for key, ours in KEYS.items()} | {
@@ -69,7 +71,7 @@ def hf_config(model: Mapping[str, Any], norm: Mapping[str, Any], dtype: torch.dt
         "rope_parameters": {"rope_type": "default", "rope_theta": model["rope_base"]},
         "dtype": str(dtype).removeprefix("torch."),
     }
-    if name == "rmsnorm" and not model["qk_norm"] and not model["embed_scale"]:
+    if name == "rmsnorm" and model["qk_norm"] == "none" and not model["embed_scale"]:
         return config
     classes = {"AutoConfig": "NormLlamaConfig", "AutoModelForCausalLM": "NormLlamaForCausalLM"}
     return config | {
@@ -79,7 +81,7 @@ def hf_config(model: Mapping[str, Any], norm: Mapping[str, Any], dtype: torch.dt
         "norm": name,
         "norm_eps": eps,
         "alpha_per": norm.get("alpha_per", "layer"),
-        "qk_norm": model["qk_norm"],
+        "qk_norm": model["qk_norm"] == "same",
         "embed_scale": model["embed_scale"],
     }
 
@@ -138,7 +140,7 @@ def from_config(config: Mapping[str, Any]) -> Llama:
     return build(
         partial(make_norm, name, **options),
         **{ours: sizes[key] for key, ours in KEYS.items()},
-        qk_norm=config.get("qk_norm", False),
+        qk_norm="same" if config.get("qk_norm") else "none",
         rope_base=float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
         embed_scale=config.get("embed_scale", False),
         init="normal",

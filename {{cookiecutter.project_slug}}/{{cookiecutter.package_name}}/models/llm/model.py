@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...norms import qk_norm_layer
 from ...norms.precision import keep_fp32
 from ..init import fan_in_, init_on_device, normal_, reset_norms_
 from ..layers import Rope, apply_rotary_emb, checkpointed, rope_cos_sin
@@ -46,7 +47,7 @@ class Llama(nn.Module):
         num_kv_heads: int,
         mlp_dim: int,
         tied: bool = False,
-        qk_norm: bool = False,
+        qk_norm: str = "none",
         rope_base: float = 10000.0,
         embed_scale: bool = False,
         init: str = "fan_in",
@@ -180,7 +181,7 @@ class DecoderLayer(nn.Module):
         heads: int,
         kv_heads: int,
         mlp_dim: int,
-        qk_norm: bool,
+        qk_norm: str,
         index: int,
         depth: int,
         residual: str,
@@ -203,15 +204,16 @@ class DecoderLayer(nn.Module):
 class Attention(nn.Module):
     """Causal attention in which H / G heads of queries share one of keys and values (arXiv 2305.13245)."""
 
-    def __init__(self, norm_layer: NormLayer, dim: int, heads: int, kv_heads: int, qk_norm: bool, index: int) -> None:
+    def __init__(self, norm_layer: NormLayer, dim: int, heads: int, kv_heads: int, qk_norm: str, index: int) -> None:
         super().__init__()
         self.index, self.head_dim = index, dim // heads
         self.q_proj = nn.Linear(dim, heads * self.head_dim, bias=False)
         self.k_proj = nn.Linear(dim, kv_heads * self.head_dim, bias=False)
         self.v_proj = nn.Linear(dim, kv_heads * self.head_dim, bias=False)
         self.o_proj = nn.Linear(heads * self.head_dim, dim, bias=False)
-        self.q_norm = norm_layer(self.head_dim, bias=False) if qk_norm else None
-        self.k_norm = norm_layer(self.head_dim, bias=False) if qk_norm else None
+        qk_layer = qk_norm_layer(qk_norm, norm_layer)
+        self.q_norm = None if qk_layer is None else qk_layer(self.head_dim, bias=False)
+        self.k_norm = None if qk_layer is None else qk_layer(self.head_dim, bias=False)
 
     def forward(self, x: Tensor, rope: Rope, cache: "KVCache | None" = None) -> Tensor:
         q, k, v = (proj(x).unflatten(-1, (-1, self.head_dim)) for proj in (self.q_proj, self.k_proj, self.v_proj))

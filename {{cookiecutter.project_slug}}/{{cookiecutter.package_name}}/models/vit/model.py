@@ -12,6 +12,7 @@ import torch
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
+from ...norms import make_norm
 from ..classification import timm_models
 from ..init import fan_in_
 from ..residual import Residual
@@ -22,6 +23,7 @@ OWN_KEYS = (
     "in_chans",
     "num_classes",
     "init",
+    "qk_norm",
     "head_gain",
     "residual",
     "norm_placement",
@@ -41,6 +43,7 @@ def build(
     num_classes: int,
     init: str = "timm",
     head_gain: float = 1.0,
+    qk_norm: str = "none",
     residual: str = "plain",
     norm_placement: str = "pre",
     drop_path: float = 0.0,
@@ -53,10 +56,11 @@ def build(
 
     Args:
         norm_layer: called as `norm_layer(dim, device=..., dtype=...)`; no positional arguments in a partial.
-        name: timm's name of the architecture; `arch` (patch_size, embed_dim, depth, num_heads, mlp_ratio, qk_norm,
-            global_pool) replaces its values.
+        name: timm's name of the architecture; `arch` (patch_size, embed_dim, depth, num_heads, mlp_ratio, global_pool)
+            replaces its values.
         init: "timm", made for widths of 768 and more, or "fan_in" (`init.py`), for small vision transformers.
         head_gain: scale of the head's weights under "fan_in".
+        qk_norm: the norm on queries and keys; see `norms.qk_norm_layer`.
         residual, norm_placement: of the connections around attention and MLP; see `residual.Residual`.
         drop_path: stochastic depth rate of the last block; it rises linearly from 0 at the first.
         checkpointing: blocks keep only their inputs for backward.
@@ -70,11 +74,18 @@ def build(
         raise ValueError(f"patch_size {patch_size}: expected a divisor of img_size {img_size}")
     images = {"in_chans": in_chans, "num_classes": num_classes}
     settings = {**arch, **images, "drop_path_rate": drop_path}
+    if qk_norm != "none":
+        settings["qk_norm"] = True
     if (residual, norm_placement) != ("plain", "pre"):
         if timm.is_model(name) and timm.model_entrypoint(name).__module__ != VisionTransformer.__module__:
             raise ValueError(f"residual and norm_placement are for vision transformers, not for {name}")
         settings["block_fn"] = partial(ResidualBlock, arch["depth"], residual, norm_placement)
     model = timm_models.create(norm_layer, name, img_size, OWN_KEYS, kwargs, device, **settings)
+    if qk_norm not in ("none", "same"):
+        blocks: Any = model.blocks
+        with torch.device(device or "cpu"):
+            for block in blocks:
+                block.attn.q_norm, block.attn.k_norm = (make_norm(qk_norm, block.attn.head_dim) for _ in range(2))
     if checkpointing:
         if not isinstance(model, VisionTransformer):
             raise ValueError(f"checkpointing is for vision transformers, not for {name}")

@@ -38,6 +38,10 @@ def _standardised(x: Tensor, dim: int, eps: float) -> Tensor:
     return centred * torch.rsqrt(centred.square().mean(dim, keepdim=True) + eps)
 
 
+def _inverse_rms(x: Tensor) -> Tensor:
+    return torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+
+
 def _pointwise(curve: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     return lambda x, alpha, weight, bias: weight * curve(alpha * x) + bias
 
@@ -50,7 +54,10 @@ FORMULAS: dict[str, Callable[..., Tensor]] = {
     "dyisru": lambda x, alpha, weight, bias: weight * x.shape[-1] ** 0.5 * CURVES["isru"].formula(alpha * x) + bias,
     "dyt": _pointwise(torch.tanh),
     "ln": lambda x, weight, bias: weight * _standardised(x, -1, 1e-6) + bias,
-    "rmsnorm": lambda x, weight: weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6),
+    "rmsnorm": lambda x, weight: weight * x * _inverse_rms(x),
+    "scalenorm": lambda x, weight: weight * x * _inverse_rms(x),
+    "prmsnorm": lambda x, weight: weight * x * _inverse_rms(x[..., : math.ceil(0.0625 * x.shape[-1])]),
+    "bhyt": lambda x, lam, weight: weight * torch.tanh(lam / 10 * x * _inverse_rms(x)),
 }
 
 
