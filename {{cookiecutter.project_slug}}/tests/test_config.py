@@ -67,7 +67,7 @@ def test_references_follow_overrides() -> None:
         ("nrm=dyt", "nrm: there is no such key (did you mean norm?)"),
         ("optim.lrr=1", "there is no such key (did you mean optim.lr?)"),
         ("lr=1", "there is no such key (did you mean optim.lr?)"),
-        ("norm.eps=1", "norm.eps: there is no such key under norm=dyt; it is one of norm=bhyt, norm=bn, norm=ln"),
+        ("norm.eps=1", "norm.eps: there is no such key under norm=dyt; it is one of norm=bhyt, norm=bn, norm=gn, norm=ln"),
         ("optim.lr.x=1", "there is no such key"),
         ("seed=2.5", "seed=2.5: expected a whole number, as in seed=0"),
         ("seed=true", "expected a whole number"),

@@ -68,9 +68,7 @@ def _is_meant(name: str, module: nn.Module, which: type[nn.Module] | tuple[type[
     return isinstance(module, which) if which else NORM_CLASS.fullmatch(type(module).__name__) is not None
 
 
-def _successor(
-    name: str, old: nn.Module, norm: str | type[nn.Module], options: Mapping[str, Any]
-) -> nn.Module:
+def _successor(name: str, old: nn.Module, norm: str | type[nn.Module], options: Mapping[str, Any]) -> nn.Module:
     """Returns the norm that takes the place of `old`."""
     weight, bias = (getattr(old, key, None) for key in ("weight", "bias"))
     shape = getattr(old, "normalized_shape", None) if weight is None else weight.shape
