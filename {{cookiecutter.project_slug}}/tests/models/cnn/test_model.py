@@ -239,4 +239,4 @@ def test_activation_checkpointing_changes_no_gradient() -> None:
 
 
 def test_timm_builds_the_small_resnet_by_its_name() -> None:
-    assert isinstance(timm.create_model("resnet_cifar", norm_layer=nn.BatchNorm2d, num_classes=3), CifarResNet)
+    assert isinstance(timm.create_model("resnet_cifar", num_classes=3), CifarResNet)

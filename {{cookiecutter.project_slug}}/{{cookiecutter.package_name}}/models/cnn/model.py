@@ -110,7 +110,7 @@ class CifarResNet(nn.Module):
 
     def __init__(
         self,
-        norm_layer: timm_models.NormLayer,
+        norm_layer: timm_models.NormLayer = nn.BatchNorm2d,
         width: int = 16,
         depth: int = 3,
         in_chans: int = 3,
