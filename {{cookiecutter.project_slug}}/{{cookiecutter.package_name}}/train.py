@@ -48,7 +48,7 @@ from .models import get_family
 from .models.base import BaseModule
 from .models.build import build_model
 from .models.optim import lr_factor, make_optimizer
-from .models.pretrained import initialise_
+from .models.pretrained import initialise_, start_alphas_
 from .runs import Run, best_checkpoint, load_checkpoint, open_run, peak_memory_bytes, write_summary
 
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}  # Lightning's names
@@ -84,6 +84,9 @@ def train(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
     with open_run(cfg, steps.total) as run:
         if cfg.init.weights and run.checkpoint is None:
             initialise_(module, cfg, data)
+        elif cfg.init.alpha0 == "auto" and run.checkpoint is None:
+            with translate_errors("norm.alpha0=auto"):
+                start_alphas_(module, cfg, data)
         throughput = Throughput(
             cfg.data.total_batch_size, module.unit, module.units_per_sample, partial(build_model, cfg, "meta")
         )
@@ -307,7 +310,7 @@ def check_memory(cfg: DictConfig) -> None:
 def training_device(cfg: DictConfig) -> str | None:
     """Returns "meta" if FSDP can draw the weights in shards; else None, for main memory."""
     sharded = cfg.trainer.strategy == "fsdp" and get_family(cfg.task.name).init_on_device
-    return "meta" if sharded and not cfg.init.weights else None
+    return "meta" if sharded and not cfg.init.weights and cfg.init.alpha0 == "given" else None
 
 
 def build_callbacks(

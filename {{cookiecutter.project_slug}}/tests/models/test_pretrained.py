@@ -9,10 +9,11 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from {{cookiecutter.package_name}} import train
 from {{cookiecutter.package_name}}.config import compose, plain, recompose
 from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.models.base import BaseModule
-from {{cookiecutter.package_name}}.models.pretrained import initialise_
+from {{cookiecutter.package_name}}.models.pretrained import initialise_, start_alphas_
 from {{cookiecutter.package_name}}.norms import PointwiseNorm
 from {{cookiecutter.package_name}}.norms.transfer import Distance
 from {{cookiecutter.package_name}}.runs import evaluable, saved_checkpoint
@@ -159,3 +160,20 @@ def test_refusals(
     with pytest.raises(UsageError, match=answer):
         start("norm=dyt", f"init={old[0]}", *argv)
     assert not list(Path("runs").glob("*"))
+
+
+@each_family
+def test_alphas_start_from_data_once(tiny: Tiny, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The moving average starts with them too, and a resumed run keeps its own."""
+    cfg = configured(tiny, "norm=dyt", "norm.alpha0=auto", "ema.decay=0.9")
+    data = build_data(cfg)
+    module = build_module(cfg)
+    before = {name: one.clone() for name, one in module.model.state_dict().items() if name.endswith("alpha")}
+    start_alphas_(module, cfg, data)
+    alphas = {name: one for name, one in module.model.state_dict().items() if name.endswith("alpha")}
+    assert all(not torch.equal(alphas[name], before[name]) for name in alphas)
+    assert module.ema is not None
+    torch.testing.assert_close({name: module.ema.state_dict()[name] for name in alphas}, alphas)
+    run, _ = start("norm=dyt", "norm.alpha0=auto", *FEW)
+    monkeypatch.setattr(train, "start_alphas_", lambda *_: pytest.fail("alphas start anew"))
+    start(cfg=resume(run, "trainer.max_epochs=3"))

@@ -128,7 +128,8 @@ def parse(argv: list[str]) -> tuple[dict[str, str], list[tuple[str, Any]]]:
         if key in known:
             picks[key] = _option_name(text, known[key])
         else:
-            overrides.append((SHORT.get(key, key), Text(text)))
+            key = "init.alpha0" if argument == "norm.alpha0=auto" else SHORT.get(key, key)
+            overrides.append((key, Text(text)))
     return picks, overrides
 
 

@@ -181,6 +181,7 @@ CONSTRAINTS: dict[str, Check] = {
     "name": matches(r"\w[\w.-]{0,99}", "up to 100 letters, digits, '-', '_' and '.', as in my-run"),
     "checkpoint.every_n_steps": at_least(0),
     "checkpoint.save_top_k": between(1, 1000),
+    "init.alpha0": all_of(one_of("given", "auto"), when("norm.normalizes", True, one_of("given"))),
     "init.norms": one_of("calibrated", "fresh"),
     "init.samples": COUNT,
     "optim.class_path": when("trainer.strategy", "fsdp", matches("(?!.*Muon).*", "no Muon, it takes whole matrices")),

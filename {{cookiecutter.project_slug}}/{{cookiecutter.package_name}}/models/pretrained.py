@@ -1,4 +1,4 @@
-"""A model that starts from the weights of a trained one, whose norms may have been others: section `init`."""
+"""Models that start from trained weights, whose norms may have been others, or from data: section `init`."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ..config import plain, recompose
 from ..config.errors import UsageError, require
 from ..data.base import DataModule
 from ..distributed import this_device
-from ..norms import PointwiseNorm
+from ..norms import PointwiseNorm, alpha_from_data_
 from ..norms.transfer import Distance, copy_, distance, fit_norms_, outputs_of, standing_in
 from ..runs import saved_checkpoint
 from ..utils import evaluating
@@ -79,6 +79,24 @@ def _transfer_(
                 distances["calibrated"] = distance(model, old, batches, task.classifies)
     model.to("cpu")
     return norms, resized, distances
+
+
+def start_alphas_(task: BaseModule, cfg: DictConfig, data: DataModule) -> None:
+    """Starts every alpha of the model from the scale of its norm's input on `init.samples` training samples.
+
+    Every device does so by itself, on the same samples.
+
+    Raises:
+        ValueError: the model has no alpha, or an input that is not finite.
+    """
+    device = this_device(cfg.trainer)
+    model = task.model.to(device)
+    with evaluating(model):
+        alphas = alpha_from_data_(model, _inputs(task, data, "train", cfg.init.samples, device))
+    model.to("cpu")
+    if task.ema is not None:
+        task.ema.load_state_dict(model.state_dict())
+    rank_zero_only(print)(f"init      alphas from data: {min(alphas.values()):.3g} to {max(alphas.values()):.3g}")
 
 
 def source(weights: str, cfg: DictConfig) -> tuple[nn.Module, str]:

@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 
+from .alpha_from_data import alpha_from_data_
 from .functional import derf, dyt
 from .pointwise import Derf, DyT, PointwiseNorm
 from .registry import SITES, has_batch_norm, is_norm, make_norm, names, qk_norm_layer, register
@@ -13,6 +14,7 @@ __all__ = [
     "Derf",
     "DyT",
     "PointwiseNorm",
+    "alpha_from_data_",
     "derf",
     "dyt",
     "has_batch_norm",

@@ -17,6 +17,11 @@ TORCH_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.BatchNorm2d)
 Inputs = tuple[Any, ...] | Mapping[str, Any]  # arguments of a model
 
 
+def call(model: nn.Module, inputs: Inputs) -> Any:
+    """Returns the outputs of `model` for positional arguments, or for a mapping of keyword arguments."""
+    return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
+
+
 class Distance(NamedTuple):
     """The distance of a model's outputs from those of another.
 
@@ -91,7 +96,7 @@ def outputs_of(model: nn.Module, norms: Mapping[str, nn.Module], inputs: Inputs)
             raise _AllSeen
 
     with _hooks(model.get_submodule(name).register_forward_hook(partial(keep, name)) for name in norms):
-        _call(model, inputs)
+        call(model, inputs)
     return outputs
 
 
@@ -114,7 +119,7 @@ def fit_norms_(model: nn.Module, targets: Mapping[str, Tensor], inputs: Inputs) 
                 raise _AllSeen
 
     with _hooks(model.get_submodule(name).register_forward_pre_hook(partial(fit, name)) for name in targets):
-        _call(model, inputs)
+        call(model, inputs)
 
 
 @contextlib.contextmanager
@@ -137,7 +142,7 @@ def distance(model: nn.Module, old: nn.Module, batches: Iterable[Inputs], classi
     """
     off = size = kept = number = 0.0
     for inputs in batches:
-        ours, theirs = _call(model, inputs).float(), _call(old, inputs).float()
+        ours, theirs = call(model, inputs).float(), call(old, inputs).float()
         off += (ours - theirs).square().sum().item()
         size += theirs.square().sum().item()
         if classifies:
@@ -156,10 +161,6 @@ def _hooks(handles: Iterable[torch.utils.hooks.RemovableHandle]) -> Iterator[Non
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _call(model: nn.Module, inputs: Inputs) -> Any:
-    return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
 
 
 def _alike(norm: nn.Module, other: nn.Module) -> bool:
