@@ -3,14 +3,16 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import evaluate
 from {{cookiecutter.package_name}} import train as fit
+from {{cookiecutter.package_name}}.config import compose
 from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.runs import evaluable
 
 from .conftest import each_family
-from .runs import Start
+from .runs import Start, load
 
 
 @each_family
@@ -20,6 +22,16 @@ def test_data_that_differ_in_what_the_net_was_made_for(start: Start, monkeypatch
     monkeypatch.setattr(fit, "build_data", lambda cfg: SimpleNamespace(found={"module": "other", "unknown": 1}))
     with pytest.raises(UsageError, match="module=other"):
         evaluate.main([f"checkpoint={run}"])
+
+
+def test_data_of_another_kind(start: Start) -> None:
+    run, _ = start("trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    file = run / "checkpoints" / "best.ckpt"
+    checkpoint = load(file)
+    checkpoint["config"]["data"]["module"] = "another"
+    torch.save(checkpoint, file)
+    with pytest.raises(UsageError, match="trained on another"):
+        evaluate.main([f"checkpoint={run}", f"data={compose([]).defaults.data}"])
 
 
 def test_how_a_net_was_trained_stays() -> None:

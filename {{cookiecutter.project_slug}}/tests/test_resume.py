@@ -285,6 +285,18 @@ def test_another_runs_checkpoint_is_refused(start: Start) -> None:
         resumed_run(run)
 
 
+def test_another_runs_data_are_refused_before_training(start: Start) -> None:
+    """The config is the same, since data may lie elsewhere on another machine."""
+    run, _ = start("trainer.max_epochs=1")
+    last = run / "checkpoints" / "last.ckpt"
+    checkpoint = load(last)
+    kind = next(key for key, state in checkpoint.items() if isinstance(state, dict) and "sizes" in state)
+    checkpoint[kind]["sizes"]["train"] += 1
+    torch.save(checkpoint, last)
+    with pytest.raises(UsageError, match="other data"):
+        resumed_run(run)
+
+
 def test_a_run_may_be_named_by_its_checkpoint_file(start: Start) -> None:
     run, _ = start("trainer.max_epochs=1")
     assert resumed_run(run / "checkpoints" / "last.ckpt")[0] == run

@@ -134,9 +134,11 @@ def resumed_run(path: Path) -> tuple[Path, dict[str, Any]]:
     if last is None:
         hint = "start it anew" if best is None else f"init={quote(str(best))} starts a new one from its best"
         raise UsageError(f"resume={path}: that run has no checkpoint to resume from; {hint}")
-    if best is not None:
-        load_checkpoint(best)  # the test needs it, which should not be found out after training
-    config = dict(load_checkpoint(last)["config"])
+    saved = load_checkpoint(last)
+    if best is not None:  # the test needs it, which should not be found out after training
+        known = _data_facts(load_checkpoint(best)) == _data_facts(saved)
+        require(known, f"{last}: holds another run than {best}, with other data; name=<name> starts a new one")
+    config = dict(saved["config"])
     _check_same_run(last, config, dict(leaves(load_yaml(config_file))))
     return run_dir, config
 
@@ -249,6 +251,11 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _digest(cfg: DictConfig) -> str:
     return hashlib.sha256(json.dumps(_identity(plain(cfg)), sort_keys=True).encode()).hexdigest()[:4]
+
+
+def _data_facts(checkpoint: Mapping[str, Any]) -> list[Any]:
+    """Returns what a checkpoint says about the data: number of samples and names of classes."""
+    return [state for state in checkpoint.values() if isinstance(state, Mapping) and "sizes" in state]
 
 
 def _check_same_run(place: Path, config: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

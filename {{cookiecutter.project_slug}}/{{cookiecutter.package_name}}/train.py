@@ -158,6 +158,8 @@ def load_trained(cfg: DictConfig, checkpoint: Path, split: str) -> tuple[DataMod
     quiet()
     saved = load_checkpoint(checkpoint, "cpu")
     trained_on = saved["config"]["data"]
+    kind, was = cfg.data.module, trained_on["module"]
+    require(kind == was, f"data={cfg.defaults.data}: the model was trained on {was}, and these are {kind}")
     data = build_data(cfg)
     for key, found in data.found.items():
         was = trained_on.get(key, found)
