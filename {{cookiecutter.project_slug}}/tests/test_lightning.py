@@ -11,8 +11,9 @@ from {{cookiecutter.package_name}}.config import compose
 from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.config.names import PASSED, REPLACED
 from {{cookiecutter.package_name}}.data.sampling import TrainSampler
+from {{cookiecutter.package_name}}.train import build_model
 
-from .runs import Start, load, rows
+from .runs import Start, Tiny, load, rows
 from .test_resume import resume
 
 
@@ -130,13 +131,17 @@ def test_keys_of_other_projects_point_to_ours(argument: str, hint: str) -> None:
 
 
 @pytest.mark.parametrize("argv", [["optim=muon"], ["optim=sgd"], ["optim.class_path=torch.optim.RAdam"]], ids=str)
-def test_other_optimisers_train_and_resume(start: Start, argv: list[str]) -> None:
+def test_other_optimisers_train_and_resume(start: Start, tiny: Tiny, argv: list[str]) -> None:
+    blocks = build_model(compose(tiny.argv)).get_submodule("blocks")
+    hidden = any(parameter.ndim == 2 for parameter in blocks.parameters())
+    if argv == ["optim=muon"] and not hidden:
+        pytest.skip("a family whose blocks hold no matrices")
     _, expected = start(*argv, "trainer.max_epochs=2", "optim.lr=0.001")
     run, _ = start(*argv, "trainer.max_epochs=1", "optim.lr=0.001", "schedule.name=constant")
     _, values = start(cfg=resume(run, "trainer.max_epochs=2"))
     assert values["steps"] == expected["steps"]
     groups = load(run / "checkpoints" / "last.ckpt")["optimizer_states"][0]["param_groups"]
-    assert {group["name"] for group in groups} >= {"hidden", "vectors", "alpha"}
+    assert {group["name"] for group in groups} >= {"vectors", "alpha", *(["hidden"] if hidden else [])}
 
 
 def test_an_optimiser_that_is_not_there_is_one_line(start: Start) -> None:

@@ -21,7 +21,7 @@ ARGV = [*TINY.argv, "init.samples=64"]
 def weights(tmp_path: Path) -> tuple[Path, Any]:
     """A file of a small ResNet with BatchNorm and 7 classes, and that net."""
     torch.manual_seed(0)
-    net = timm.create_model("resnet_cifar", width=4, depth=1, in_chans=1, num_classes=7)
+    net = timm.create_model("resnet_cifar", width=8, depth=1, in_chans=1, num_classes=7)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_var, 0.5, 2)

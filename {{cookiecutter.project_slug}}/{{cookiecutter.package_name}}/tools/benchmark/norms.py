@@ -42,6 +42,10 @@ def _inverse_rms(x: Tensor) -> Tensor:
     return torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
 
 
+def _in_groups(x: Tensor, groups: int) -> Tensor:
+    return _standardised(x.unflatten(-1, (groups, -1)), -1, 1e-5).flatten(-2)
+
+
 def _pointwise(curve: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     return lambda x, alpha, weight, bias: weight * curve(alpha * x) + bias
 
@@ -53,6 +57,7 @@ FORMULAS: dict[str, Callable[..., Tensor]] = {
     "derf": lambda x, alpha, shift, weight, bias: weight * torch.erf(alpha * x + shift) + bias,
     "dyisru": lambda x, alpha, weight, bias: weight * x.shape[-1] ** 0.5 * CURVES["isru"].formula(alpha * x) + bias,
     "dyt": _pointwise(torch.tanh),
+    "gn": lambda x, weight, bias: weight * _in_groups(x, math.gcd(32, x.shape[-1])) + bias,
     "ln": lambda x, weight, bias: weight * _standardised(x, -1, 1e-6) + bias,
     "rmsnorm": lambda x, weight: weight * x * _inverse_rms(x),
     "scalenorm": lambda x, weight: weight * x * _inverse_rms(x),
