@@ -118,3 +118,28 @@ def test_weights_start_at_weight0(name):
     nn.init.zeros_(norm.weight)
     norm.reset_parameters()
     assert (norm.weight == 2).all()
+
+
+@pytest.mark.parametrize("alpha_per", ["layer", "channel", "none"])
+@pytest.mark.parametrize("name", ["dyt", "derf", "arctan"])
+def test_a_running_scale_follows_training_and_stays_in_evaluation(name: str, alpha_per: str) -> None:
+    norm: Any = make_norm(name, DIM, alpha_per=alpha_per, running_scale=True)
+    plain: Any = make_norm(name, DIM, alpha_per="channel" if alpha_per == "channel" else "layer")
+    first, second = tokens(6, DIM), 3 * tokens(6, DIM)
+    square = first.square().mean()
+    for x, expected in (first, square), (second, 0.99 * square + 0.01 * second.square().mean()):
+        alpha = 1.0 if norm.alpha is None else norm.alpha.detach()
+        plain.alpha.data = (alpha * torch.ones_like(plain.alpha)) / expected.sqrt()
+        torch.testing.assert_close(norm(x), plain(x))
+    norm.eval()
+    torch.testing.assert_close(norm(100 * first), plain(100 * first))
+    assert norm.to(torch.bfloat16).running_square.dtype == torch.float32
+
+
+def test_no_gradient_goes_through_a_running_scale() -> None:
+    """alpha's gradient is that of alpha over a constant."""
+    norm: Any = make_norm("dyt", DIM, running_scale=True)
+    x = tokens(6, DIM).requires_grad_()
+    scale = x.detach().square().mean().sqrt()
+    expected = torch.autograd.grad(torch.tanh(norm.alpha / scale * x).square().sum(), (x, norm.alpha))
+    torch.testing.assert_close(torch.autograd.grad(norm(x).square().sum(), (x, norm.alpha)), expected)

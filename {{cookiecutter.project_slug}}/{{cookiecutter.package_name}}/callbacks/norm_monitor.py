@@ -170,7 +170,8 @@ def _sums(module: nn.Module, x: Tensor) -> Tensor:
 
 def saturated(norm: nn.Module, x: Tensor) -> Tensor | None:
     """Returns which elements of `x` (..., C) the norm saturates on; None for a norm without alpha."""
-    alpha, shift = getattr(norm, "alpha", None), getattr(norm, "shift", None)
+    alpha = norm.effective_alpha() if isinstance(norm, PointwiseNorm) else getattr(norm, "alpha", None)
+    shift = getattr(norm, "shift", None)
     if alpha is None:
         return None
     return (x * alpha if shift is None else torch.addcmul(shift, x, alpha)).abs() > SATURATED_BEYOND

@@ -181,7 +181,11 @@ CONSTRAINTS: dict[str, Check] = {
     "name": matches(r"\w[\w.-]{0,99}", "up to 100 letters, digits, '-', '_' and '.', as in my-run"),
     "checkpoint.every_n_steps": at_least(0),
     "checkpoint.save_top_k": between(1, 1000),
-    "init.alpha0": all_of(one_of("given", "auto"), when("norm.normalizes", True, one_of("given"))),
+    "init.alpha0": all_of(
+        one_of("given", "auto"),
+        when("norm.normalizes", True, one_of("given")),
+        when("norm.running_scale", True, one_of("given")),
+    ),
     "init.norms": one_of("calibrated", "fresh"),
     "init.samples": COUNT,
     "optim.class_path": when("trainer.strategy", "fsdp", matches("(?!.*Muon).*", "no Muon, it takes whole matrices")),
@@ -194,7 +198,12 @@ CONSTRAINTS: dict[str, Check] = {
     "schedule.warmup_share": share(),
     "schedule.warmup_steps": at_least(0),
     "schedule.final_factor": at_least(0),
-    "trainer.strategy": when("norm.name", "bn", matches("(?!fsdp).*", "trainer=ddp, which shares statistics")),
+    "trainer.strategy": all_of(
+        *(
+            when(key, value, matches("(?!fsdp).*", "trainer=ddp, which shares statistics"))
+            for key, value in (("norm.name", "bn"), ("norm.running_scale", True))
+        )
+    ),
     "trainer.precision": when("trainer.strategy", "fsdp", one_of("32-true", "bf16-mixed")),
     "ema.decay": all_of(share(), when("trainer.precision", ("bf16-true", "16-true"), one_of(0))),
     "monitor.every_n_steps": at_least(0),
@@ -277,7 +286,9 @@ CONSTRAINTS: dict[str, Check] = {
     "model.rope_base": above(1),
     "model.loss_chunk": at_least(0),
     "model.outputs": relation("the same as", "objective.outputs", lambda mine, objective: mine == objective),
-    "model.checkpointing": when("norm.name", "bn", one_of(False)),  # it would count every batch twice
+    "model.checkpointing": all_of(  # it would count every batch twice
+        when("norm.name", "bn", one_of(False)), when("norm.running_scale", True, one_of(False))
+    ),
     "objective.prediction": one_of("velocity", "data"),
     "objective.time": one_of("uniform", "logit_normal"),
     "objective.time_std": above(0),

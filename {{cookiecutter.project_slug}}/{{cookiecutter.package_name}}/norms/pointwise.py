@@ -11,6 +11,7 @@ from .precision import keep_fp32
 from .registry import SITES, register
 
 ALPHA_PER = ("layer", "channel", "none")
+NEWEST = 0.01  # share of the newest batch in a running scale
 
 
 class PointwiseNorm(nn.Module):
@@ -27,12 +28,15 @@ class PointwiseNorm(nn.Module):
         eps: taken because models pass it to any norm; it changes nothing.
         weight0: start of the weight.
         alpha_per: "layer", "channel", or "none" for no alpha: its place in the curve is then empty, as if it were 1.
+        running_scale: `effective_alpha` is alpha over the input's rms, a moving average over training that no gradient
+            goes through (arXiv 2604.01563).
         scalars: start of each scalar, by name.
     """
 
     normalizes = False
     weight: nn.Parameter | None
     bias: nn.Parameter | None
+    running_square: Tensor | None
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class PointwiseNorm(nn.Module):
         eps: float | None = None,
         weight0: float = 1.0,
         alpha_per: str = "layer",
+        running_scale: bool = False,
         **scalars: float,
     ) -> None:
         super().__init__()
@@ -57,6 +62,8 @@ class PointwiseNorm(nn.Module):
         for name in scalars:
             size = dim if name == "alpha" and alpha_per == "channel" else 1
             self.register_parameter(name, nn.Parameter(torch.empty(size, device=device, dtype=torch.float32)))
+        square = torch.empty(1, device=device, dtype=torch.float32) if running_scale else None
+        self.register_buffer("running_square", square)  # of the input's elements; 0 before the first batch
         for name, learned in ("weight", affine), ("bias", affine and bias):
             vector = nn.Parameter(torch.empty(dim, device=device, dtype=dtype)) if learned else None
             self.register_parameter(name, vector)
@@ -72,7 +79,26 @@ class PointwiseNorm(nn.Module):
         y = y if self.bias is None else y + self.bias
         return y.to(x.dtype)
 
+    def effective_alpha(self) -> Tensor | None:
+        """Returns what multiplies x: alpha, over the running rms of the input if there is one."""
+        alpha = getattr(self, "alpha", None)
+        if self.running_square is None:
+            return alpha
+        scale = torch.where(self.running_square > 0, self.running_square, 1.0).rsqrt()
+        return scale if alpha is None else alpha * scale
+
+    def alpha_for(self, x: Tensor) -> Tensor | None:
+        """Returns `effective_alpha`; in training the running rms takes in x first."""
+        if self.training and self.running_square is not None:
+            with torch.no_grad():
+                square = x.detach().float().square().mean()
+                share = torch.where(self.running_square > 0, NEWEST, 1.0)
+                self.running_square.lerp_(square.expand(1), share)
+        return self.effective_alpha()
+
     def reset_parameters(self) -> None:
+        if self.running_square is not None:
+            nn.init.zeros_(self.running_square)
         for name, start in self.scalars.items():
             nn.init.constant_(getattr(self, name), start)
         if self.weight is not None:
@@ -83,10 +109,12 @@ class PointwiseNorm(nn.Module):
     def extra_repr(self) -> str:
         starts = "".join(f", {name}0={start:g}" for name, start in {**self.scalars, "weight": self.weight0}.items())
         learned = f"affine={self.weight is not None}, bias={self.bias is not None}"
-        return f"{self.dim}{starts}, alpha_per={self.alpha_per}, {learned}"
+        scale = "" if self.running_square is None else ", running_scale=True"
+        return f"{self.dim}{starts}, alpha_per={self.alpha_per}{scale}, {learned}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        return super()._apply(keep_fp32([getattr(self, name) for name in self.scalars], fn), recurse)
+        kept = [getattr(self, name) for name in self.scalars]
+        return super()._apply(keep_fp32([*kept, *self.buffers()], fn), recurse)
 
 
 class CurveNorm(PointwiseNorm):
@@ -96,6 +124,7 @@ class CurveNorm(PointwiseNorm):
         alpha0: start of alpha.
         alpha0_by_site: start of alpha at each of SITES; None there means alpha0.
         alpha_per: "layer", "channel", or "none", which leaves alpha out.
+        running_scale: alpha is divided by the input's rms, a moving average over training.
         weight0: start of the weight. Twice it at half of alpha0 is the same slope at 0, with less saturation.
     """
 
@@ -114,13 +143,14 @@ class CurveNorm(PointwiseNorm):
         alpha0: float = 0.5,
         alpha0_by_site: Mapping[str, float | None] | None = None,
         alpha_per: str = "layer",
+        running_scale: bool = False,
         weight0: float = 1.0,
     ) -> None:
         alpha = _alpha0_at(site, alpha0, alpha0_by_site)
-        super().__init__(dim, site, affine, bias, device, dtype, eps, weight0, alpha_per, alpha=alpha)
+        super().__init__(dim, site, affine, bias, device, dtype, eps, weight0, alpha_per, running_scale, alpha=alpha)
 
     def forward(self, x: Tensor) -> Tensor:
-        return pointwise(self.curve_name, x, self.alpha, None, self.weight, self.bias)
+        return pointwise(self.curve_name, x, self.alpha_for(x), None, self.weight, self.bias)
 
 
 @register("dyt")
@@ -138,6 +168,7 @@ class DyT(CurveNorm):
         alpha0: float = 0.5,
         alpha0_by_site: Mapping[str, float | None] | None = None,
         alpha_per: str = "layer",
+        running_scale: bool = False,
         weight0: float = 1.0,
         kernel: str = "auto",
         **common: Any,
@@ -148,13 +179,14 @@ class DyT(CurveNorm):
             alpha0=alpha0,
             alpha0_by_site=alpha0_by_site,
             alpha_per=alpha_per,
+            running_scale=running_scale,
             weight0=weight0,
             **common,
         )
         self.kernel = known_kernel(kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        return dyt(x, self.alpha, self.weight, self.bias, self.kernel)
+        return dyt(x, self.alpha_for(x), self.weight, self.bias, self.kernel)
 
 
 @register("derf")
@@ -163,7 +195,7 @@ class Derf(PointwiseNorm):
 
     Args:
         shift0: start of the shift.
-        alpha0, alpha0_by_site, alpha_per, weight0, kernel: as in DyT.
+        alpha0, alpha0_by_site, alpha_per, running_scale, weight0, kernel: as in DyT.
     """
 
     alpha: nn.Parameter | None
@@ -181,16 +213,19 @@ class Derf(PointwiseNorm):
         alpha0: float = 0.5,
         alpha0_by_site: Mapping[str, float | None] | None = None,
         alpha_per: str = "layer",
+        running_scale: bool = False,
         weight0: float = 1.0,
         shift0: float = 0.0,
         kernel: str = "auto",
     ) -> None:
         alpha = _alpha0_at(site, alpha0, alpha0_by_site)
-        super().__init__(dim, site, affine, bias, device, dtype, eps, weight0, alpha_per, alpha=alpha, shift=shift0)
+        super().__init__(
+            dim, site, affine, bias, device, dtype, eps, weight0, alpha_per, running_scale, alpha=alpha, shift=shift0
+        )
         self.kernel = known_kernel(kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        return derf(x, self.alpha, self.shift, self.weight, self.bias, self.kernel)
+        return derf(x, self.alpha_for(x), self.shift, self.weight, self.bias, self.kernel)
 
 
 @register("isru")
@@ -219,16 +254,18 @@ class DyISRU(ISRU):
         alpha0: float = 1.0,
         alpha0_by_site: Mapping[str, float | None] | None = None,
         alpha_per: str = "layer",
+        running_scale: bool = False,
         weight0: float = 1.0,
         **common: Any,
     ) -> None:
         alpha = _alpha0_at(site, alpha0, alpha0_by_site) * dim**-0.5
-        super().__init__(dim, site, alpha0=alpha, alpha_per=alpha_per, weight0=weight0, **common)
+        shared = {"alpha_per": alpha_per, "running_scale": running_scale, "weight0": weight0}
+        super().__init__(dim, site, alpha0=alpha, **shared, **common)
 
     def forward(self, x: Tensor) -> Tensor:
         scale = self.dim**0.5
         weight = x.new_full((self.dim,), scale) if self.weight is None else self.weight * scale
-        return pointwise(self.curve_name, x, self.alpha, None, weight, self.bias)
+        return pointwise(self.curve_name, x, self.alpha_for(x), None, weight, self.bias)
 
 
 @register("arctan")

@@ -17,6 +17,7 @@ from {{cookiecutter.package_name}}.data.tokens_text import Codec, codec_of
 from {{cookiecutter.package_name}}.models.llm.generate import generate
 from {{cookiecutter.package_name}}.models.llm.huggingface import MODELING, MODELING_NORMS, hf_state, load_pretrained
 from {{cookiecutter.package_name}}.models.llm.model import Llama
+from {{cookiecutter.package_name}}.norms import PointwiseNorm
 
 from ...data.test_tokens_text import save_tokenizer
 from .models import save_checkpoint
@@ -82,6 +83,13 @@ def test_every_kind_of_alpha(tmp_path: Path, alpha_per: str) -> None:
     assert other.load_state_dict(state)
     assert_same(ours, other)
     assert load_pretrained(str(folder), {}).state_dict().keys() == ours.state_dict().keys()
+
+
+@pytest.mark.parametrize("alpha_per", ["layer", "none"])
+def test_a_running_scale_is_folded_into_alpha(tmp_path: Path, alpha_per: str) -> None:
+    ours, folder = exported(tmp_path, "norm=derf", f"norm.alpha_per={alpha_per}", "norm.running_scale=true")
+    assert all(norm.running_square.item() > 0 for norm in ours.modules() if isinstance(norm, PointwiseNorm))
+    assert_same(ours, loaded(folder, trust_remote_code=True))
 
 
 @pytest.mark.parametrize(

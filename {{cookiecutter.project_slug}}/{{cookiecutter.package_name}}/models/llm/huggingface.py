@@ -8,12 +8,12 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from ...norms import make_norm
+from ...norms import PointwiseNorm, make_norm
 from ...norms.registry import options_of
 from .model import Llama, build
 
@@ -42,6 +42,10 @@ def hf_name(name: str) -> str:
 def hf_state(model: Llama) -> dict[str, Tensor]:
     """Returns the weights under transformers' names, without a tied head."""
     state = {hf_name(name): one.contiguous() for name, one in model.state_dict().items()}
+    for name, norm in model.named_modules():
+        if isinstance(norm, PointwiseNorm) and norm.running_square is not None:  # folded into alpha
+            del state[hf_name(f"{name}.running_square")]
+            state[hf_name(f"{name}.alpha")] = cast(Tensor, norm.effective_alpha()).detach()
     if model.tied:
         del state["lm_head.weight"]
     return state
@@ -53,7 +57,7 @@ def hf_config(model: Mapping[str, Any], norm: Mapping[str, Any], dtype: torch.dt
     Raises:
         ValueError: a norm or a residual connection that modeling_norm_llama.py does not have.
     """
-    name, eps = norm["name"], norm.get("eps", 1e-6)
+    name, eps, alpha_per = norm["name"], norm.get("eps", 1e-6), norm.get("alpha_per", "layer")
     if name not in MODELING_NORMS:
         known = ", ".join(MODELING_NORMS)
         raise ValueError(f"norm {name} cannot be exported: {MODELING.name} has {known}; add it there and here")
@@ -80,7 +84,7 @@ def hf_config(model: Mapping[str, Any], norm: Mapping[str, Any], dtype: torch.dt
         "auto_map": {auto: f"{MODELING.stem}.{cls}" for auto, cls in classes.items()},
         "norm": name,
         "norm_eps": eps,
-        "alpha_per": norm.get("alpha_per", "layer"),
+        "alpha_per": "layer" if norm.get("running_scale") and alpha_per == "none" else alpha_per,
         "qk_norm": model["qk_norm"] == "same",
         "embed_scale": model["embed_scale"],
     }
