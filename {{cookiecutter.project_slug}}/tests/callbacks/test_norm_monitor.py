@@ -144,7 +144,8 @@ def test_what_leaves_the_last_block_is_logged_once(tiny: Tiny) -> None:
     model, inputs = model_and_inputs(tiny, "norm=dyt")
     seen: list[torch.Tensor] = []
     model.get_submodule(tiny.norms[2]).register_forward_hook(lambda module, args, output: seen.append(args[0]))
-    model.get_submodule("blocks")[-1].register_forward_hook(lambda module, args, output: seen.append(output))
+    last_block = list(model.get_submodule("blocks").children())[-1]
+    last_block.register_forward_hook(lambda module, args, output: seen.append(output))
     values = values_of(model, *inputs)
     first, last = (tensor.double().std(correction=0).item() for tensor in seen)
     assert values[f"input_std/02_{tiny.norms[2]}"] == pytest.approx(first, rel=1e-5)

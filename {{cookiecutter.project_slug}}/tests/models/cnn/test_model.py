@@ -96,9 +96,9 @@ def test_a_step_with_every_norm(norm: str) -> None:
 @pytest.mark.parametrize(("model", "norm"), [("resnet18", "bn"), ("convnext_tiny", "ln")])
 def test_it_computes_what_timm_computes(model: str, norm: str) -> None:
     theirs: Any = timm.create_model(model, num_classes=7)
-    for module in theirs.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_var, 0.5, 2)
+    for name, buffer in theirs.named_buffers():
+        if name.endswith("running_var"):
+            nn.init.uniform_(buffer, 0.5, 2)
     ours = build(f"model=cnn_{model}", f"norm={norm}", *IMAGENET, "data.num_classes=7")
     state = {name: one.view(ours.state_dict()[name].shape) for name, one in theirs.state_dict().items()}
     ours.load_state_dict(state)  # the convolutions of conv_mlp are timm's linear layers
