@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from {{cookiecutter.package_name}}.norms import make_norm
 
 DIM = 8
+# One norm of each kind, for tests of models; point-wise norms that differ in their curve alone have isru for them.
+KINDS = ("bhyt", "bn", "derf", "dyisru", "dyt", "gn", "isru", "ln", "none", "rmsnorm")
 
 
 def build(name: str, **options: Any) -> Any:

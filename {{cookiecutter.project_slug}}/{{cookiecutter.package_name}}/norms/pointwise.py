@@ -259,7 +259,7 @@ class DyISRU(ISRU):
         **common: Any,
     ) -> None:
         alpha = _alpha0_at(site, alpha0, alpha0_by_site) * dim**-0.5
-        shared = {"alpha_per": alpha_per, "running_scale": running_scale, "weight0": weight0}
+        shared: Any = {"alpha_per": alpha_per, "running_scale": running_scale, "weight0": weight0}
         super().__init__(dim, site, alpha0=alpha, **shared, **common)
 
     def forward(self, x: Tensor) -> Tensor:

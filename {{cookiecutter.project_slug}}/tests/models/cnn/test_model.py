@@ -15,8 +15,10 @@ from torchvision.models import resnet18, resnet50
 from {{cookiecutter.package_name}} import config
 from {{cookiecutter.package_name}}.models.classification.timm_models import is_other_norm
 from {{cookiecutter.package_name}}.models.cnn.model import CifarResNet, branch_ends
-from {{cookiecutter.package_name}}.norms import PointwiseNorm, is_norm, names
+from {{cookiecutter.package_name}}.norms import PointwiseNorm, is_norm
 from {{cookiecutter.package_name}}.train import build_model, build_module
+
+from ...norms.common import KINDS
 
 PRESETS = [name for name in config.groups()["model"] if name.startswith("cnn_")]
 IMAGENET = ["data=imagenet", "trainer=cpu"]
@@ -64,7 +66,7 @@ def test_parameters_as_published() -> None:
             assert shapes(net) == shapes(timm.create_model(f"convnext_{name}", conv_mlp=True))
 
 
-@pytest.mark.parametrize("norm", [*names()])
+@pytest.mark.parametrize("norm", KINDS)
 @pytest.mark.parametrize("model", ["cnn_digits", "cnn_resnet18", "cnn_convnext_tiny"])
 def test_every_norm_is_the_only_norm(norm: str, model: str) -> None:
     data = [] if model == "cnn_digits" else [*IMAGENET, "data.img_size=32"]
@@ -76,7 +78,7 @@ def test_every_norm_is_the_only_norm(norm: str, model: str) -> None:
     assert net(images).shape == (2, 10 if model == "cnn_digits" else 1000)
 
 
-@pytest.mark.parametrize("norm", names())
+@pytest.mark.parametrize("norm", KINDS)
 def test_a_step_with_every_norm(norm: str) -> None:
     torch.manual_seed(0)
     task = build_module(compose([f"norm={norm}", "model.width=4", "model.depth=1", "model.se=true"]))

@@ -11,7 +11,8 @@ from torch import Tensor
 from {{cookiecutter.package_name}}.config import compose
 from {{cookiecutter.package_name}}.models.build import build_model
 from {{cookiecutter.package_name}}.models.dit.model import DiT
-from {{cookiecutter.package_name}}.norms import names
+
+from ...norms.common import KINDS
 
 SMALL = ["task=dit", "data.num_classes=10", "model.embed_dim=64", "model.depth=2"]
 
@@ -28,7 +29,7 @@ def inputs(number: int = 4, channels: int = 1, size: int = 8) -> tuple[Tensor, T
     return x, torch.rand(number, generator=generator), torch.arange(number) % 11
 
 
-@pytest.mark.parametrize("norm", names())
+@pytest.mark.parametrize("norm", KINDS)
 @pytest.mark.parametrize(
     "argv", [[], ["model.init=dit"], ["model.qk_norm=same", "model.rope=true", "model.mlp=swiglu"]]
 )

@@ -13,9 +13,11 @@ from torch import nn
 from {{cookiecutter.package_name}} import config
 from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.models.vit.model import build
-from {{cookiecutter.package_name}}.norms import DyT, is_norm, make_norm, names
+from {{cookiecutter.package_name}}.norms import DyT, is_norm, make_norm
 from {{cookiecutter.package_name}}.norms.normalizers import RMSNorm
 from {{cookiecutter.package_name}}.train import build_model, build_module
+
+from ...norms.common import KINDS
 
 PRESETS = [name for name in config.groups()["model"] if name.startswith("vit_")]
 IMAGENET = ["data=imagenet", "trainer=cpu"]
@@ -59,7 +61,7 @@ def test_sizes_are_those_of_timm(size: str) -> None:
     assert len(norms) == 2 * len(theirs.blocks) + 1
 
 
-@pytest.mark.parametrize("norm", names())
+@pytest.mark.parametrize("norm", KINDS)
 def test_every_norm_is_the_only_norm(norm: str) -> None:
     net = build_model(compose([f"norm={norm}", "model.depth=2", "model.qk_norm=same"]))
     norms = [module for module in net.modules() if is_norm(module)]
@@ -76,7 +78,7 @@ def test_queries_and_keys_may_have_another_norm() -> None:
     assert kinds == {"norm1": DyT, "norm2": DyT, "fc_norm": DyT, "q_norm": RMSNorm, "k_norm": RMSNorm}
 
 
-@pytest.mark.parametrize("norm", names())
+@pytest.mark.parametrize("norm", KINDS)
 def test_timm_takes_it_as_norm_layer(norm: str) -> None:
     def norm_layer(dim: int, **factory: Any) -> nn.Module:  # not a partial, whose positional arguments timm drops
         return make_norm(norm, dim, **factory)

@@ -78,16 +78,18 @@ def build(
     if se:
         settings["block_args"] = {"attn_layer": "se"}
     norm_layer = partial(norm_layer, channels_first=True)
-    model = timm_models.create(norm_layer, name, img_size, OWN_KEYS, kwargs, device, channels_first=True, **settings)
+    model: Any = timm_models.create(
+        norm_layer, name, img_size, OWN_KEYS, kwargs, device, channels_first=True, **settings
+    )
     if checkpointing:
-        model.set_grad_checkpointing()  # type: ignore[operator]
+        model.set_grad_checkpointing()
     if weight_standardization:
         if not isinstance(model, ResNet | CifarResNet):
             raise ValueError(f"weight_standardization is for ResNets, not for {name}")
         standardize_(model)
     if init == "fan_in":
         gain = math.sqrt(2) / slope_at_0(norm_layer)
-        fan_in_(model, [], 1, model.get_classifier(), head_gain, gain)  # type: ignore[operator]
+        fan_in_(model, [], 1, model.get_classifier(), head_gain, gain)
     if zero_init_last and not any(branch_ends(model)):
         raise ValueError(f"zero_init_last is for ResNets and ConvNeXts, not for {name}")
     if zero_init_last:

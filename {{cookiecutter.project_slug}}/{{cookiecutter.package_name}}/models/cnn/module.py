@@ -24,8 +24,9 @@ class CNNModule(Classifier):
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         super().configure_gradient_clipping(optimizer, *args, **kwargs)
         if self.agc:
-            head = set(self.model.get_classifier().parameters())  # type: ignore[operator]
-            adaptive_clip_grad([one for one in self.model.parameters() if one not in head], self.agc)
+            model: Any = self.model
+            head = set(model.get_classifier().parameters())
+            adaptive_clip_grad([one for one in model.parameters() if one not in head], self.agc)
 
 
 def build(model: nn.Module, cfg: DictConfig, **base: Any) -> CNNModule:
