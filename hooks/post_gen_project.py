@@ -47,6 +47,7 @@ FAMILIES = {
         "configs/data/digits.yaml",
         *(f"configs/data/{name}.yaml" for name in ("cifar10", "fashion_mnist", "folder", "imagenet")),
     ],
+    ("vit", "dit", "llm"): ["{package}/models/residual.py", "tests/models/test_residual.py", "docs/residual.md"],
     ("dit", "llm"): [
         *("sample.py", "{package}/data/prepared.py", "{package}/models/layers.py", "tests/models/test_layers.py"),
         *("{package}/tools/prepare", "tests/tools/prepare", "prepare.py"),
