@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from {{cookiecutter.package_name}}.norms import PointwiseNorm, make_norm, names
+from {{cookiecutter.package_name}}.norms.registry import options_of
 
 from .common import DIM, build, randomize_, tokens
 
@@ -55,7 +56,7 @@ def test_dyisru_is_its_formula():
         torch.testing.assert_close(norm(x), (DIM**0.5 * x / (beta + x**2).sqrt()), rtol=1e-6, atol=1e-6)
 
 
-@each_pointwise
+@pytest.mark.parametrize("name", [name for name in SCALARS if "alpha_per" in options_of(name)])
 def test_alpha_for_each_channel_and_none_at_all(name):
     x = tokens(4, DIM)
     one, each, none = (build(name, alpha_per=per) for per in ("layer", "channel", "none"))
