@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -67,18 +67,8 @@ class PartialRMSNorm(_RMSVariant):
         part: share of the dim elements, rounded up; the paper has 0.0625.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        site: str | None = None,
-        affine: bool = True,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        eps: float = 1e-6,
-        part: float = 0.0625,
-    ) -> None:
-        super().__init__(dim, site, affine, bias, device, dtype, eps)
+    def __init__(self, dim: int, part: float = 0.0625, **common: Any) -> None:
+        super().__init__(dim, **common)
         self.first = math.ceil(part * dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,21 +89,11 @@ class BHyT(_RMSVariant):
 
     lam: nn.Parameter
 
-    def __init__(
-        self,
-        dim: int,
-        site: str | None = None,
-        affine: bool = True,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        eps: float = 1e-6,
-        kappa: float = 10.0,
-        lam0: float = 2.0,
-    ) -> None:
-        super().__init__(dim, site, affine, bias, device, dtype, eps)
+    def __init__(self, dim: int, kappa: float = 10.0, lam0: float = 2.0, **common: Any) -> None:
+        super().__init__(dim, **common)
         self.kappa, self.lam0 = kappa, lam0
-        lam = None if site == "final" else nn.Parameter(torch.full((1,), lam0, device=device, dtype=torch.float32))
+        start = torch.full((1,), lam0, device=common.get("device"), dtype=torch.float32)
+        lam = None if self.site == "final" else nn.Parameter(start)
         self.register_parameter("lam", lam)
 
     def reset_parameters(self) -> None:
