@@ -20,7 +20,7 @@ license build dist env venv checkpoints lightning_logs
 # What the project installs, under the names of import and of installation, and what comes along with it.
 OTHERS = """
 torch torchvision torchaudio torchgen functorch triton lightning lightning_fabric lightning_utilities
-pytorch_lightning timm torchmetrics omegaconf antlr4 rich tensorboard matplotlib mpl_toolkits pylab sklearn
+pytorch_lightning timm torchmetrics zstandard omegaconf antlr4 rich tensorboard matplotlib mpl_toolkits pylab sklearn
 scikit_learn numpy scipy joblib pillow pil yaml pyyaml wandb mlflow mlflow_skinny comet_ml pytest py ruff mypy
 mypyc pre_commit hatchling hatch uv pip setuptools wheel pkg_resources packaging typing_extensions tqdm requests
 jinja2 markupsafe fsspec filelock sympy mpmath networkx safetensors tokenizers transformers datasets

@@ -10,6 +10,7 @@ from {{cookiecutter.package_name}}.norms import make_norm
 DIM = 8
 # One norm of each kind, for tests of models; point-wise norms that differ in their curve alone have isru for them.
 KINDS = ("bhyt", "bn", "derf", "dyisru", "dyt", "gn", "isru", "ln", "none", "rmsnorm")
+CAUSAL = tuple(kind for kind in KINDS if kind != "gn")  # gn takes statistics over all tokens of a sample
 
 
 def build(name: str, **options: Any) -> Any:

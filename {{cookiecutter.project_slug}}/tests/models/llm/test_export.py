@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import export
 from {{cookiecutter.package_name}}.config.errors import UsageError
 from {{cookiecutter.package_name}}.data.tokens_text import Codec, codec_of
+from {{cookiecutter.package_name}}.models.llm import huggingface
 from {{cookiecutter.package_name}}.models.llm.generate import generate
-from {{cookiecutter.package_name}}.models.llm.huggingface import MODELING, MODELING_NORMS, hf_state, load_pretrained
+from {{cookiecutter.package_name}}.models.llm.huggingface import MODELING, load_pretrained
 from {{cookiecutter.package_name}}.models.llm.model import Llama
 from {{cookiecutter.package_name}}.norms import PointwiseNorm
 
@@ -58,7 +59,7 @@ def assert_same(ours: Llama, other: Any) -> None:
     assert torch.equal(torch.stack(list(generate(ours, prompt, 8, temperature=0.0)), dim=1), with_cache)
 
 
-@pytest.mark.parametrize("norm", [*MODELING_NORMS, "plain"])
+@pytest.mark.parametrize("norm", [*huggingface.MODELING_NORMS, "plain"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_the_same_model_there_and_back(tmp_path: Path, norm: str, tied: bool) -> None:
     """With RMSNorm and no extras it is transformers' own LLaMA; with others the modelling file comes with it."""
@@ -79,7 +80,7 @@ def test_every_kind_of_alpha(tmp_path: Path, alpha_per: str) -> None:
         if (alpha := getattr(norm, "alpha", None)) is not None:
             torch.nn.init.uniform_(alpha, 0.5, 2.0)
     other = loaded(folder, trust_remote_code=True)
-    state = hf_state(ours)
+    state = huggingface.hf_state(ours)
     assert other.load_state_dict(state)
     assert_same(ours, other)
     assert load_pretrained(str(folder), {}).state_dict().keys() == ours.state_dict().keys()

@@ -8,7 +8,7 @@ import torch
 from {{cookiecutter.package_name}}.models.llm.generate import generate, sample_token
 from {{cookiecutter.package_name}}.models.llm.model import KVCache, Llama
 
-from ...norms.common import KINDS
+from ...norms.common import CAUSAL
 from .models import make, shake, some_tokens
 
 
@@ -17,7 +17,7 @@ def new_tokens(model: Llama, tokens: list[list[int]], max_new_tokens: int, **opt
     return torch.stack(steps, dim=1).tolist()
 
 
-@pytest.mark.parametrize("norm", KINDS)
+@pytest.mark.parametrize("norm", CAUSAL)
 @pytest.mark.parametrize("parts", [[1] * 12, [12], [5, 1, 4, 2], [1, 11]])
 @torch.no_grad()
 def test_cached_logits_are_those_of_the_whole(norm: str, parts: list[int]) -> None:

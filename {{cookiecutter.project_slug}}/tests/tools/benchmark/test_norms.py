@@ -44,9 +44,9 @@ def test_backward_computes_every_gradient(step: str) -> None:
 
 @pytest.mark.parametrize("norm", norms.FORMULAS)
 def test_formulas_are_the_norms(norm: str) -> None:
-    x = 3 * torch.randn(32, 8) + 1
-    formula, ours = (build(norm, how, 8, torch.float32, CPU)[0] for how in ("formula", "ours"))
-    torch.testing.assert_close(formula(x), ours(x))
+    x = 3 * torch.randn(32, 64) + 1
+    formula, ours = (build(norm, how, 64, torch.float32, CPU)[0] for how in ("formula", "ours"))
+    torch.testing.assert_close(formula(x), ours(x), rtol=1e-4, atol=1e-4)
 
 
 def test_kernels_are_compared_on_a_gpu() -> None:
