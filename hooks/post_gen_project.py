@@ -41,6 +41,7 @@ FAMILIES = {
         *("{package}/models/classification", "tests/models/classification", "predict.py", "docs/classification.md"),
     ],
     ("vit", "cnn", "dit"): [
+        *("{package}/norms/groupnorm.py", "configs/norm/gn.yaml", "tests/norms/test_groupnorm.py"),
         *("{package}/data/images.py", "{package}/data/image_sources.py", "{package}/data/transforms.py"),
         *("tests/data/test_images*", "tests/data/test_image_sources.py"),
         *("{package}/tools/robustness/images.py", "tests/tools/robustness/test_images.py"),

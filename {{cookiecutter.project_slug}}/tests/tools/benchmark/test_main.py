@@ -12,6 +12,7 @@ from torch import Tensor
 
 import benchmark
 from {{cookiecutter.package_name}}.config.errors import UsageError
+from {{cookiecutter.package_name}}.norms import names
 from {{cookiecutter.package_name}}.tools.benchmark import norms, timing
 from {{cookiecutter.package_name}}.tools.benchmark.main import read
 from {{cookiecutter.package_name}}.tools.benchmark.timing import Case
@@ -42,7 +43,8 @@ def broken(*_: Any, **__: Any) -> Callable[[Tensor], Tensor]:
 def test_every_norm_in_every_way_and_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     benchmark.main([*QUICK, f"out={tmp_path}", "rivals=torch"])
     results = results_of(tmp_path / "norms-1")
-    ways = {(norm, how) for norm in norms.FORMULAS for how in ("formula", "compiled", "ours", "ours compiled")}
+    here = [norm for norm in norms.FORMULAS if norm in names()]
+    ways = {(norm, how) for norm in here for how in ("formula", "compiled", "ours", "ours compiled")}
     ways |= {("ln", "torch"), ("rmsnorm", "torch"), ("", "copy")}
     passes = ("forward", "backward", "both")
     wanted = {(*shape, step, *way) for shape in ((4, 8), (2, 16)) for step in passes for way in ways}
