@@ -9,7 +9,7 @@ from {{cookiecutter.package_name}}.norms import make_norm
 from .common import DIM, build, randomize_, tokens
 
 
-@pytest.mark.parametrize(("groups", "used"), [(1, 1), (3, 2), (4, 4), (32, 8)])
+@pytest.mark.parametrize(("groups", "used"), [(1, 1), (3, 1), (6, 2), (4, 4), (32, 8)])
 def test_gn_by_the_formula(groups: int, used: int) -> None:
     """In float64, with as many groups as divide the channels."""
     norm, x = randomize_(build("gn", groups=groups, eps=0.1)), tokens(2, 3, 5, DIM)

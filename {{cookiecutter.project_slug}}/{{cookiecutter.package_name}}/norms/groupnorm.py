@@ -1,5 +1,7 @@
 """Group normalisation."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ class GroupNorm(nn.Module):
     Mean and variance are those of a sample, over all positions and the channels of a group.
 
     Args:
-        groups: the largest number of groups, which are as many as divide `dim`.
+        groups: number of groups, reduced to its greatest common divisor with `dim`.
     """
 
     normalizes = True
@@ -35,8 +37,7 @@ class GroupNorm(nn.Module):
         super().__init__()
         if groups < 1:
             raise ValueError(f"groups must be 1 or more, not {groups}")
-        self.dim, self.eps = dim, eps
-        self.groups = next(number for number in range(min(groups, dim), 0, -1) if dim % number == 0)
+        self.dim, self.groups, self.eps = dim, math.gcd(groups, dim), eps
         for name, learned in ("weight", affine), ("bias", affine and bias):
             vector = nn.Parameter(torch.empty(dim, device=device, dtype=dtype)) if learned else None
             self.register_parameter(name, vector)
