@@ -161,8 +161,11 @@ def test_refusals(
     saved = torch.load(old[0], weights_only=True)
     saved["config"]["task"]["name"] = "other"
     torch.save(saved, "other.ckpt")
+    cfg = compose([*tiny.argv, "runs=runs", "norm=dyt", f"init={old[0]}", *argv])
+    if key == "norm":  # the rest of the model is the same
+        cfg.model.update(plain(compose([*tiny.argv, "norm=dyt"]).model))
     with pytest.raises(UsageError, match=answer):
-        start("norm=dyt", f"init={old[0]}", *argv)
+        start(cfg=cfg)
     assert not list(Path("runs").glob("*"))
 
 
