@@ -234,7 +234,7 @@ def test_a_compiled_net_trains_and_keeps_its_names(start: Start, monkeypatch: py
     plain_run, expected = start("ema.decay=0.9", "trainer.max_epochs=1")
     run, values = start("compile=true", "ema.decay=0.9", "trainer.max_epochs=1")
     one, other = (load(path / "checkpoints" / "last.ckpt")["state_dict"] for path in (plain_run, run))
-    blocks = {name.split(".")[2] for name in one if name.startswith("model.blocks.")}
+    blocks = {name.split(".")[2] for name in one if name.startswith(("model.blocks.", "model.layers."))}
     assert len(compiled) == len(set(compiled)) == 2 * len(blocks), "each in the net and in its average"
     assert one.keys() == other.keys()
     assert values["test/loss"] == pytest.approx(expected["test/loss"], rel=1e-4)
