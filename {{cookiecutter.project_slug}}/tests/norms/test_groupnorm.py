@@ -13,7 +13,7 @@ from .common import DIM, build, randomize_, tokens
 def test_gn_by_the_formula(groups: int, used: int) -> None:
     """In float64, with as many groups as divide the channels."""
     norm, x = randomize_(build("gn", groups=groups, eps=0.1)), tokens(2, 3, 5, DIM)
-    assert norm.groups == used
+    assert norm.num_groups == used
     wide = x.double().view(2, 15, used, DIM // used)
     centred = wide - wide.mean((1, 3), keepdim=True)
     y = (centred / (centred.square().mean((1, 3), keepdim=True) + 0.1).sqrt()).view(2, 3, 5, DIM)

@@ -68,17 +68,13 @@ def matches(pattern: str, expected: str) -> Check:
     return lambda value, _: "" if re.fullmatch(pattern, str(value)) else f"expected {expected}"
 
 
-def encoding() -> Check:
-    """A check of the name of a text encoding."""
-
-    def check(value: Any, _: Mapping[str, Any]) -> str:
-        try:
-            TextIOWrapper(BytesIO(), encoding=value)
-        except (LookupError, ValueError):
-            return "expected an encoding that Python knows, such as utf-8, cp1252 or shift_jis"
-        return ""
-
-    return check
+def encoding(value: Any, _: Mapping[str, Any]) -> str:
+    """The name of a text encoding."""
+    try:
+        TextIOWrapper(BytesIO(), encoding=value)
+    except (LookupError, ValueError):
+        return "expected an encoding that Python knows, such as utf-8, cp1252 or shift_jis"
+    return ""
 
 
 def pair(check: Check, rising: bool = False) -> Check:
@@ -161,13 +157,15 @@ def for_channels(value: Any, values: Mapping[str, Any]) -> str:
     return "" if right else f"{wanted}; data.mean=[0.5] data.std=[0.5] fits"
 
 
-def qk_norm(value: Any, values: Mapping[str, Any]) -> str:
+def qk_norm(value: Any, _: Mapping[str, Any]) -> str:
+    """The norm of queries and keys: none, that of the blocks, or the name of another."""
     known = value in ("none", "same") or (NORMS / f"{value}.yaml").is_file()
     return "" if known else "choose none, same, or the name of a norm"
 
 
 SEED = between(0, 2**32 - 1)
 COUNT = at_least(1)
+SHARES_STATISTICS = matches("(?!fsdp).*", "trainer=ddp, which shares statistics")
 MODEL_INIT = {
     **dict.fromkeys(("vit", "cnn"), ("timm", "fan_in")),
     "dit": ("fan_in", "dit"),
@@ -199,10 +197,7 @@ CONSTRAINTS: dict[str, Check] = {
     "schedule.warmup_steps": at_least(0),
     "schedule.final_factor": at_least(0),
     "trainer.strategy": all_of(
-        *(
-            when(key, value, matches("(?!fsdp).*", "trainer=ddp, which shares statistics"))
-            for key, value in (("norm.name", "bn"), ("norm.running_scale", True))
-        )
+        when("norm.name", "bn", SHARES_STATISTICS), when("norm.running_scale", True, SHARES_STATISTICS)
     ),
     "trainer.precision": when("trainer.strategy", "fsdp", one_of("32-true", "bf16-mixed")),
     "ema.decay": all_of(share(), when("trainer.precision", ("bf16-true", "16-true"), one_of(0))),
@@ -237,7 +232,7 @@ CONSTRAINTS: dict[str, Check] = {
     "data.val_fraction": all_of(share(), relation("less than 1 with", "data.test_fraction", lambda a, b: a + b < 1)),
     "data.test_fraction": share(),
     "data.split_seed": SEED,
-    "data.encoding": encoding(),
+    "data.encoding": encoding,
     "data.on_error": one_of("stop", "skip"),
     "data.num_classes": at_least(0),
     "data.img_size": all_of(between(0, 2**14), when("data.module", "images", COUNT)),

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-PLACEMENTS = ("pre", "post", "peri")
 SCHEMES = ("plain", "skipinit", "rezero", "fixup", "layerscale", "deepnorm", "lns")
 
 

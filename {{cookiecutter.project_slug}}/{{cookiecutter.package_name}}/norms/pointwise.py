@@ -126,6 +126,7 @@ class CurveNorm(PointwiseNorm):
         alpha_per: "layer", "channel", or "none", which leaves alpha out.
         running_scale: alpha is divided by the input's rms, a moving average over training.
         weight0: start of the weight. Twice it at half of alpha0 is the same slope at 0, with less saturation.
+        common: arguments of PointwiseNorm, among them the start of another scalar.
     """
 
     curve_name: str
@@ -135,19 +136,16 @@ class CurveNorm(PointwiseNorm):
         self,
         dim: int,
         site: str | None = None,
-        affine: bool = True,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        eps: float | None = None,
         alpha0: float = 0.5,
         alpha0_by_site: Mapping[str, float | None] | None = None,
         alpha_per: str = "layer",
         running_scale: bool = False,
         weight0: float = 1.0,
+        **common: Any,
     ) -> None:
         alpha = _alpha0_at(site, alpha0, alpha0_by_site)
-        super().__init__(dim, site, affine, bias, device, dtype, eps, weight0, alpha_per, running_scale, alpha=alpha)
+        shared: Any = {"weight0": weight0, "alpha_per": alpha_per, "running_scale": running_scale}
+        super().__init__(dim, site, alpha=alpha, **shared, **common)
 
     def forward(self, x: Tensor) -> Tensor:
         return pointwise(self.curve_name, x, self.alpha_for(x), None, self.weight, self.bias)
@@ -173,16 +171,7 @@ class DyT(CurveNorm):
         kernel: str = "auto",
         **common: Any,
     ) -> None:
-        super().__init__(
-            dim,
-            site,
-            alpha0=alpha0,
-            alpha0_by_site=alpha0_by_site,
-            alpha_per=alpha_per,
-            running_scale=running_scale,
-            weight0=weight0,
-            **common,
-        )
+        super().__init__(dim, site, alpha0, alpha0_by_site, alpha_per, running_scale, weight0, **common)
         self.kernel = known_kernel(kernel)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -190,7 +179,7 @@ class DyT(CurveNorm):
 
 
 @register("derf")
-class Derf(PointwiseNorm):
+class Derf(CurveNorm):
     """Dynamic erf, weight * erf(alpha * x + shift) + bias over (..., dim) (Chen et al. 2025, arXiv 2512.10938).
 
     Args:
@@ -198,18 +187,12 @@ class Derf(PointwiseNorm):
         alpha0, alpha0_by_site, alpha_per, running_scale, weight0, kernel: as in DyT.
     """
 
-    alpha: nn.Parameter | None
     shift: nn.Parameter
 
     def __init__(
         self,
         dim: int,
         site: str | None = None,
-        affine: bool = True,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        eps: float | None = None,
         alpha0: float = 0.5,
         alpha0_by_site: Mapping[str, float | None] | None = None,
         alpha_per: str = "layer",
@@ -217,11 +200,9 @@ class Derf(PointwiseNorm):
         weight0: float = 1.0,
         shift0: float = 0.0,
         kernel: str = "auto",
+        **common: Any,
     ) -> None:
-        alpha = _alpha0_at(site, alpha0, alpha0_by_site)
-        super().__init__(
-            dim, site, affine, bias, device, dtype, eps, weight0, alpha_per, running_scale, alpha=alpha, shift=shift0
-        )
+        super().__init__(dim, site, alpha0, alpha0_by_site, alpha_per, running_scale, weight0, shift=shift0, **common)
         self.kernel = known_kernel(kernel)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -259,8 +240,7 @@ class DyISRU(ISRU):
         **common: Any,
     ) -> None:
         alpha = _alpha0_at(site, alpha0, alpha0_by_site) * dim**-0.5
-        shared: Any = {"alpha_per": alpha_per, "running_scale": running_scale, "weight0": weight0}
-        super().__init__(dim, site, alpha0=alpha, **shared, **common)
+        super().__init__(dim, site, alpha, None, alpha_per, running_scale, weight0, **common)
 
     def forward(self, x: Tensor) -> Tensor:
         scale = self.dim**0.5

@@ -17,6 +17,7 @@ class _RMSVariant(nn.Module):
     """A norm over (..., dim) with a weight (dim,)."""
 
     normalizes = True
+    one_weight = False  # (1,) instead
     weight: nn.Parameter | None
 
     def __init__(
@@ -31,11 +32,9 @@ class _RMSVariant(nn.Module):
     ) -> None:
         super().__init__()
         self.dim, self.site, self.eps = dim, site, eps
-        weight = nn.Parameter(torch.ones(self.weight_size(), device=device, dtype=dtype)) if affine else None
+        size = 1 if self.one_weight else dim
+        weight = nn.Parameter(torch.ones(size, device=device, dtype=dtype)) if affine else None
         self.register_parameter("weight", weight)
-
-    def weight_size(self) -> int:
-        return self.dim
 
     def reset_parameters(self) -> None:
         if self.weight is not None:
@@ -52,8 +51,7 @@ class _RMSVariant(nn.Module):
 class ScaleNorm(_RMSVariant):
     """g * sqrt(dim) * x / |x| with one learned g, from 1 (Nguyen and Salazar 2019, arXiv 1910.05895)."""
 
-    def weight_size(self) -> int:
-        return 1
+    one_weight = True
 
     def forward(self, x: Tensor) -> Tensor:
         return self.scaled(F.rms_norm(x, (self.dim,), None, self.eps)).to(x.dtype)

@@ -165,9 +165,15 @@ def _hooks(handles: Iterable[torch.utils.hooks.RemovableHandle]) -> Iterator[Non
 
 def _alike(norm: nn.Module, other: nn.Module) -> bool:
     """Returns whether one can take the other's weights: LayerNorms from elsewhere and ours are both torch's."""
-    alphas = [getattr(one, "alpha_per", None) for one in (norm, other)]
-    same = type(norm) is type(other) and alphas[0] == alphas[1]
-    return same or any(isinstance(norm, cls) and isinstance(other, cls) for cls in TORCH_NORMS)
+    if _form(norm) != _form(other):
+        return False
+    return type(norm) is type(other) or any(isinstance(norm, cls) and isinstance(other, cls) for cls in TORCH_NORMS)
+
+
+def _form(norm: nn.Module) -> tuple[Any, ...]:
+    """Returns the options that say what a norm's parameters mean."""
+    running = getattr(norm, "running_square", None) is not None
+    return getattr(norm, "alpha_per", None), running, getattr(norm, "scale", "weight")
 
 
 def _in(name: str, layers: Sequence[str]) -> bool:

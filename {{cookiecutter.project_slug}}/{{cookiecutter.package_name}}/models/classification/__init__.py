@@ -1,1 +1,1 @@
-"""What the families of image classifiers share: LightningModule, timm's models, predict.py."""
+"""LightningModule, timm's models and predict.py, for all families of image classifiers."""

@@ -30,7 +30,7 @@ CONSTRAINTS: dict[str, Check] = {
     "test_fraction": share(),
     "vocab_size": at_least(257),  # the bytes, and the end of a document
     "split_seed": SEED,
-    "encoding": encoding(),
+    "encoding": encoding,
     "on_error": one_of("stop", "skip"),
     "max_skipped": at_least(0),
     "workers": between(0, 1024),
